@@ -1,0 +1,3 @@
+from lground.cli import run
+
+run()

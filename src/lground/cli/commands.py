@@ -1,0 +1,6 @@
+"""Every verb, in the order a user meets them; each module holds one function and imports what it needs late."""
+
+from lground.cli import app
+
+for verb in ():
+    app.command(verb.__name__)(verb)

@@ -1,0 +1,47 @@
+"""Files that are either whole or absent: write beside the target, then rename."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def _beside(path: Path) -> tuple[Path, str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent, f".{path.name}."
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path (same suffix) that replaces `path` when the block ends well and vanishes otherwise."""
+    path = Path(path)
+    parent, prefix = _beside(path)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part" + path.suffix, dir=parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes files private; a result should read like any other file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` (which must not exist) when the block ends well."""
+    path = Path(path)
+    parent, prefix = _beside(path)
+    part = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=parent))
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o777 & ~umask)
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
