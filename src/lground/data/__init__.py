@@ -1,0 +1,28 @@
+"""Prepared scenes in, training batches out: voxelise, augment, collate.
+
+scene folder -> `SceneDataset` -> (transforms on vertices, `voxelize`, transforms on voxels) -> `VoxelScene`
+-> `collate` -> list of `Batch`. `build_loader` puts it together for one epoch.
+"""
+
+from lground.data.batches import Batch, collate
+from lground.data.dataset import SceneDataset
+from lground.data.loader import EpochSampler, build_loader
+from lground.data.scenes import Sample, VoxelScene, voxelize_sample
+from lground.data.transforms import Transforms, training_transforms, validation_transforms
+from lground.data.voxels import Voxels, voxelize
+
+__all__ = [
+    "Batch",
+    "EpochSampler",
+    "Sample",
+    "SceneDataset",
+    "Transforms",
+    "VoxelScene",
+    "Voxels",
+    "build_loader",
+    "collate",
+    "training_transforms",
+    "validation_transforms",
+    "voxelize",
+    "voxelize_sample",
+]

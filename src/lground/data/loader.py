@@ -1,0 +1,111 @@
+"""Which scenes, in which order, on which process; and the workers that load them."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from lground.data.batches import Batch, collate
+from lground.data.dataset import SceneDataset
+from lground.errors import InputError
+
+
+class EpochSampler:
+    """The batches of one epoch for one process: lists of (epoch, index) pairs.
+
+    The scenes, shuffled by seed and epoch, are cut into steps of num_replicas * batch_size; in each step the
+    replicas take turns, so that together they see what one process with the whole batch would see. Every
+    replica has the same number of steps and within the epoch no scene is repeated or dropped: the last step
+    is smaller, and if it holds fewer scenes than there are replicas, its scenes join the step before
+    (at most one more scene for a replica). Fewer scenes than replicas is an InputError.
+
+    start_batch: skip that many steps, to go on exactly where an interrupted epoch stopped.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        epoch: int,
+        start_batch: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: at least 1 scene per step is needed")
+        if size < num_replicas:
+            raise InputError(f"{size} scenes for {num_replicas} processes: use at most {size} processes")
+        order = np.arange(size)
+        if shuffle:  # `size` is no index, so this stream is not that of any scene (see SceneDataset)
+            order = np.random.default_rng([seed, epoch, size]).permutation(size)
+        step = num_replicas * batch_size
+        cuts = list(range(step, size, step))
+        if cuts and size - cuts[-1] < num_replicas:
+            cuts.pop()
+        shares = [part[rank::num_replicas].tolist() for part in np.split(order, cuts)]
+        self.batches = [[(epoch, index) for index in share] for share in shares[start_batch:]]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class SceneLoader(DataLoader):
+    """A DataLoader that yields list[Batch] and passes on a worker's InputError as its one line."""
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        try:
+            yield from super().__iter__()
+        except InputError as error:  # torch wraps it in the worker's traceback
+            raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
+
+
+def build_loader(
+    dataset: SceneDataset,
+    batch_size: int,
+    *,
+    point_limit: int | None = None,
+    shuffle: bool = False,
+    workers: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+    start_batch: int = 0,
+    num_replicas: int = 1,
+    rank: int = 0,
+) -> SceneLoader:
+    """The loader of one epoch; each item is one step of one process, a list of micro-batches.
+
+    batch_size: scenes per step and process. point_limit: most voxels per micro-batch. workers: loading
+    processes (0: load in this one); the items are the same whatever their number. The rest: `EpochSampler`.
+    Already sharded: not to be sharded again by an engine.
+    """
+    return SceneLoader(
+        dataset,
+        batch_sampler=EpochSampler(
+            len(dataset),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            start_batch=start_batch,
+            num_replicas=num_replicas,
+            rank=rank,
+        ),
+        collate_fn=partial(collate, point_limit=point_limit),
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # Tensors travel by name, not by descriptor: several large steps in flight do not exhaust the open files.
+    torch.multiprocessing.set_sharing_strategy("file_system")

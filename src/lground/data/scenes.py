@@ -1,0 +1,69 @@
+"""A scene on its way to a batch: first its vertices in metres, then its voxels."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lground.data.voxels import mean_colors, most_frequent, voxelize
+from lground.errors import InputError
+
+REDUCTIONS = ("first", "majority")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A scene's vertices. Transforms return a new one; arrays are shared and never written to."""
+
+    name: str
+    points: np.ndarray  # (N, 3) float32, metres
+    colors: np.ndarray  # (N, 3), 0..255
+    labels: np.ndarray  # (N,) int64, class index, -1 ignored
+    instances: np.ndarray  # (N,) int64, -1 none
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(3))  # (3, 3) rotation times scale, applied last
+
+
+@dataclass(frozen=True)
+class VoxelScene:
+    """A scene's voxels (M) and the way back to its vertices (N)."""
+
+    name: str
+    coordinates: np.ndarray  # (M, 3) int32, unique rows
+    colors: np.ndarray  # (M, 3) float32, 0..255
+    labels: np.ndarray  # (M,) int64, -1 ignored
+    instances: np.ndarray  # (M,) int64, -1 none
+    inverse: np.ndarray  # (N,) int64: vertex v lies in voxel inverse[v]; -1 if that voxel was dropped
+    vertex_labels: np.ndarray  # (N,) int64, for metrics per vertex
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+
+def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScene:
+    """Turn vertices into voxels.
+
+    reduce: "first": colour, label and instance are those of the voxel's first vertex in file order (the
+    original's rule); "majority": the mean colour, the most frequent label among the vertices that have one,
+    and the most frequent instance among the vertices of that label; ties go to what comes first in the file.
+    """
+    if reduce not in REDUCTIONS:
+        raise InputError(f"reduce={reduce!r}: choose one of {', '.join(REDUCTIONS)}")
+    voxels = voxelize(sample.points, voxel_size, matrix=sample.matrix)
+    if reduce == "first":
+        colors, labels, instances = (
+            values[voxels.index] for values in (sample.colors, sample.labels, sample.instances)
+        )
+    else:
+        count = len(voxels.index)
+        colors = mean_colors(sample.colors, voxels.inverse, count)
+        labels = most_frequent(sample.labels, voxels.inverse, count)
+        same_label = sample.labels == labels[voxels.inverse]
+        instances = most_frequent(np.where(same_label, sample.instances, -1), voxels.inverse, count)
+    return VoxelScene(
+        name=sample.name,
+        coordinates=voxels.coordinates,
+        colors=colors.astype(np.float32),
+        labels=labels,
+        instances=instances,
+        inverse=voxels.inverse,
+        vertex_labels=sample.labels,
+    )
