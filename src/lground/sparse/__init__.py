@@ -1,0 +1,52 @@
+"""Sparse 3-D tensors and convolutions in plain PyTorch, on CPU and CUDA; knows nothing of scans or words.
+
+Conventions (those of MinkowskiEngine, so that published weights keep their meaning): coordinates are integer rows
+[batch, x, y, z]; a tensor of stride s holds multiples of s; kernels are (K, Cin, Cout) with x running fastest in K;
+odd kernel sizes are centred, even ones reach from 0 to size - 1.
+"""
+
+from lground.sparse.coordinates import CoordinateManager, CoordinateMap
+from lground.sparse.functional import (
+    average_pool,
+    max_pool,
+    sparse_convolution,
+    sum_pool,
+)
+from lground.sparse.kernel_map import KernelMap
+from lground.sparse.layers import (
+    AvgPool3d,
+    BatchNorm,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GlobalSumPool,
+    InstanceNorm,
+    MaxPool3d,
+    ReLU,
+    SparseConv3d,
+    SparseConvTranspose3d,
+    SumPool3d,
+)
+from lground.sparse.tensor import SparseTensor, cat
+
+__all__ = [
+    "AvgPool3d",
+    "BatchNorm",
+    "CoordinateManager",
+    "CoordinateMap",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GlobalSumPool",
+    "InstanceNorm",
+    "KernelMap",
+    "MaxPool3d",
+    "ReLU",
+    "SparseConv3d",
+    "SparseConvTranspose3d",
+    "SparseTensor",
+    "SumPool3d",
+    "average_pool",
+    "cat",
+    "max_pool",
+    "sparse_convolution",
+    "sum_pool",
+]

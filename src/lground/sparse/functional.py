@@ -1,0 +1,160 @@
+"""The arithmetic of sparse layers, on feature matrices and kernel maps.
+
+Every loop below adds rows that occur once per offset, offset after offset, so results do not depend on the number
+of threads.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lground.sparse.kernel_map import KernelMap
+
+
+def sparse_convolution(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """`out[o] = sum over k and pairs (i, o) of features[i] @ kernel[k]`.
+
+    Args:
+        features: (N_in, Cin), floating.
+        kernel: (K, Cin, Cout), of the same dtype unless autocast is on.
+        kernel_map: K lists of pairs.
+
+    Returns:
+        (N_out, Cout). Half precision (autocast) multiplies in that type and sums over offsets in float32.
+    """
+    return _Convolution.apply(*_autocast(features, kernel), kernel_map)
+
+
+def sum_pool(features: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(N_out, C): sum over the voxels present under the kernel."""
+    return _SumPool.apply(features, kernel_map)
+
+
+def average_pool(features: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(N_out, C): mean over the voxels present under the kernel; zero where there is none."""
+    present = torch.bincount(torch.cat(kernel_map.outputs), minlength=kernel_map.output_rows)
+    return sum_pool(features, kernel_map) / present.clamp(min=1).to(features.dtype)[:, None]
+
+
+def max_pool(features: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(N_out, C): maximum over the voxels present under the kernel; zero where there is none.
+
+    Of equal maxima the one at the first offset receives the gradient.
+    """
+    return _MaxPool.apply(features, kernel_map)
+
+
+def _autocast(features: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Both operands in the type that autocast asks for (float64 is left alone, as torch does)."""
+    device = features.device.type
+    if not torch.is_autocast_enabled(device) or torch.float64 in (features.dtype, kernel.dtype):
+        return features, kernel
+    dtype = torch.get_autocast_dtype(device)
+    return features.to(dtype), kernel.to(dtype)
+
+
+def _sum_type(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+class _Convolution(torch.autograd.Function):
+    """Gather, multiply, accumulate, one offset at a time; nothing but the operands is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, kernel)
+        ctx.kernel_map = kernel_map
+        return _accumulate(features, kernel, kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        features, kernel = ctx.saved_tensors
+        of_features = of_kernel = None
+        if ctx.needs_input_grad[0]:
+            of_features = _accumulate(gradient, kernel.transpose(1, 2), ctx.kernel_map.transposed())
+        if ctx.needs_input_grad[1]:
+            of_kernel = _kernel_gradient(features, gradient, ctx.kernel_map)
+        return of_features, of_kernel, None
+
+
+def _accumulate(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    total = _sum_type(features.dtype)
+    centre = kernel_map.identity
+    if centre is None:
+        out = features.new_zeros(kernel_map.output_rows, kernel.shape[2], dtype=total)
+    else:
+        out = (features @ kernel[centre]).to(total)
+    largest = max(len(rows) for rows in kernel_map.inputs)
+    gathered = features.new_empty(largest, features.shape[1])
+    product = features.new_empty(largest, kernel.shape[2])
+    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
+        if k == centre or not len(inputs):
+            continue
+        rows, values = gathered[: len(inputs)], product[: len(inputs)]
+        torch.index_select(features, 0, inputs, out=rows)
+        torch.mm(rows, kernel[k], out=values)
+        out.index_add_(0, outputs, values.to(total))
+    return out.to(features.dtype)
+
+
+def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
+    largest = max(len(rows) for rows in kernel_map.inputs)
+    left = features.new_empty(largest, features.shape[1])
+    right = gradient.new_empty(largest, gradient.shape[1])
+    out = features.new_zeros(len(kernel_map.inputs), features.shape[1], gradient.shape[1])
+    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
+        if k == kernel_map.identity:
+            torch.mm(features.t(), gradient, out=out[k])
+        elif len(inputs):
+            a, b = left[: len(inputs)], right[: len(inputs)]
+            torch.index_select(features, 0, inputs, out=a)
+            torch.index_select(gradient, 0, outputs, out=b)
+            torch.mm(a.t(), b, out=out[k])
+    return out
+
+
+class _SumPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.kernel_map = kernel_map
+        return _sum_rows(features, kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        return _sum_rows(gradient, ctx.kernel_map.transposed()), None
+
+
+def _sum_rows(features: Tensor, kernel_map: KernelMap) -> Tensor:
+    out = features.new_zeros(kernel_map.output_rows, features.shape[1])
+    for inputs, outputs in zip(kernel_map.inputs, kernel_map.outputs, strict=True):
+        out.index_add_(0, outputs, features[inputs])
+    return out
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, kernel_map: KernelMap) -> Tensor:
+        shape = kernel_map.output_rows, features.shape[1]
+        out = features.new_full(shape, -torch.inf)
+        winner = torch.full(shape, -1, dtype=torch.int16, device=features.device)  # offset of the maximum
+        for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
+            candidate, best = features[inputs], out[outputs]
+            better = (candidate > best) | (winner[outputs] < 0)
+            out[outputs] = torch.where(better, candidate, best)
+            winner[outputs] = torch.where(better, k, winner[outputs])
+        ctx.save_for_backward(winner)
+        ctx.kernel_map = kernel_map
+        return out.masked_fill_(winner < 0, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (winner,) = ctx.saved_tensors
+        out = gradient.new_zeros(ctx.kernel_map.input_rows, gradient.shape[1])
+        for k, (inputs, outputs) in enumerate(
+            zip(ctx.kernel_map.inputs, ctx.kernel_map.outputs, strict=True)
+        ):
+            out.index_add_(0, inputs, gradient[outputs] * (winner[outputs] == k))
+        return out, None

@@ -1,0 +1,268 @@
+"""Layers on sparse tensors. Parameter names and shapes are those of the published checkpoints."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lground.errors import InputError
+from lground.sparse.coordinates import CoordinateMap
+from lground.sparse.functional import average_pool, max_pool, sparse_convolution, sum_pool
+from lground.sparse.kernel_map import KernelMap, Triple
+from lground.sparse.tensor import SparseTensor
+
+
+def _triple(value: int | tuple[int, int, int], name: str) -> Triple:
+    values = (value,) * 3 if isinstance(value, int) else tuple(value)
+    if len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
+        raise InputError(f"{name} must be a positive integer or three of them, not {value!r}")
+    return values
+
+
+class _Windowed(nn.Module):
+    """What layers with a kernel window share: its geometry, and the maps it needs."""
+
+    def __init__(self, kernel_size: int | Triple, stride: int, dilation: int | Triple):
+        super().__init__()
+        self.kernel_size = _triple(kernel_size, "kernel_size")
+        self.stride = _triple(stride, "stride")[0]
+        self.dilation = _triple(dilation, "dilation")
+
+    def _downward(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
+        target = x.manager.coarser(x.coordinate_map, self.stride)
+        return target, x.manager.kernel_map(x.coordinate_map, target, self.kernel_size, self.dilation)
+
+    def _upward(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
+        target = x.manager.finer(x.coordinate_map, self.stride, self.kernel_size, self.dilation)
+        down = x.manager.kernel_map(target, x.coordinate_map, self.kernel_size, self.dilation)
+        return target, down.transposed()
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
+
+
+class _Convolution(_Windowed):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple,
+        stride: int,
+        dilation: int | Triple,
+        bias: bool,
+    ):
+        super().__init__(kernel_size, stride, dilation)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        volume = math.prod(self.kernel_size)
+        self.pointwise = volume == 1 and self.stride == 1
+        shape = (in_channels, out_channels) if self.pointwise else (volume, in_channels, out_channels)
+        self.kernel = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def _fan(self) -> int:
+        raise NotImplementedError
+
+    def _maps(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(fan), fan = channels x kernel volume (input channels; output ones when transposed)."""
+        bound = 1 / math.sqrt(self._fan * math.prod(self.kernel_size))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        if x.features.shape[1] != self.in_channels:
+            raise InputError(
+                f"this layer takes {self.in_channels} channels, and the tensor has {x.features.shape[1]}"
+            )
+        if self.pointwise:
+            target, features = x.coordinate_map, x.features @ self.kernel
+        else:
+            target, kernel_map = self._maps(x)
+            features = sparse_convolution(x.features, self.kernel, kernel_map)
+        if self.bias is not None:
+            features = features + self.bias.to(features.dtype)
+        return SparseTensor.on_map(features, target, x.manager)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}, bias={self.bias is not None}"
+        )
+
+
+class SparseConv3d(_Convolution):
+    """Sparse convolution: `out[c] = sum_k in[c + offset_k * dilation * stride of the input] @ kernel[k]`.
+
+    With stride 1 the output has the voxels and rows of the input; with stride s those voxels floored to multiples.
+
+    Args:
+        in_channels, out_channels: number of features.
+        kernel_size: integer or (x, y, z); odd sizes are centred, even ones reach from 0 to size - 1.
+        stride: integer.
+        dilation: integer or (x, y, z).
+        bias: whether to add a bias.
+
+    Parameters: `kernel` (K, Cin, Cout), x fastest in K, or (Cin, Cout) for kernel size 1 at stride 1; `bias` (1, Cout).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple = 3,
+        stride: int = 1,
+        dilation: int | Triple = 1,
+        bias: bool = False,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, bias)
+
+    @property
+    def _fan(self) -> int:
+        return self.in_channels
+
+    def _maps(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
+        return self._downward(x)
+
+
+class SparseConvTranspose3d(_Convolution):
+    """Transposed convolution: coarse voxel p writes `in[p] @ kernel[k]` to p + offset_k * dilation * finer stride.
+
+    It writes onto the map of the finer stride that the tensor's manager holds, dropping what falls beside it; without
+    such a map it creates every voxel the kernel reaches. Arguments and parameters as SparseConv3d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Triple = 2,
+        stride: int = 2,
+        dilation: int | Triple = 1,
+        bias: bool = False,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, bias)
+
+    @property
+    def _fan(self) -> int:
+        return self.out_channels
+
+    def _maps(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
+        return self._upward(x)
+
+
+class _Pool(_Windowed):
+    _pool = staticmethod(sum_pool)
+
+    def __init__(self, kernel_size: int | Triple = 2, stride: int = 2, dilation: int | Triple = 1):
+        super().__init__(kernel_size, stride, dilation)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        target, kernel_map = self._downward(x)
+        return SparseTensor.on_map(self._pool(x.features, kernel_map), target, x.manager)
+
+
+class SumPool3d(_Pool):
+    """Sum over the voxels present under the kernel."""
+
+
+class AvgPool3d(_Pool):
+    """Mean over the voxels present under the kernel (absent ones do not count)."""
+
+    _pool = staticmethod(average_pool)
+
+
+class MaxPool3d(_Pool):
+    """Maximum over the voxels present under the kernel."""
+
+    _pool = staticmethod(max_pool)
+
+
+class _GlobalPool(nn.Module):
+    """One row per scene present in the batch, ascending, at coordinates [batch, 0, 0, 0] and stride 0."""
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        scenes = x.coordinate_map.scene_rows
+        rows = [self._reduce(x.features.index_select(0, scene)) for scene in scenes]
+        coordinates = torch.zeros(len(scenes), 4, dtype=torch.int32, device=x.coordinates.device)
+        coordinates[:, 0] = torch.stack([x.coordinates[scene[0], 0] for scene in scenes])
+        return SparseTensor.on_map(torch.stack(rows), CoordinateMap(coordinates, stride=0), x.manager)
+
+    @staticmethod
+    def _reduce(features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class GlobalSumPool(_GlobalPool):
+    """Sum of each scene's features."""
+
+    @staticmethod
+    def _reduce(features: Tensor) -> Tensor:
+        return features.sum(0)
+
+
+class GlobalAvgPool(_GlobalPool):
+    """Mean of each scene's features."""
+
+    @staticmethod
+    def _reduce(features: Tensor) -> Tensor:
+        return features.mean(0)
+
+
+class GlobalMaxPool(_GlobalPool):
+    """Maximum of each scene's features; the first of equal maxima receives the gradient."""
+
+    @staticmethod
+    def _reduce(features: Tensor) -> Tensor:
+        return features.max(0).values
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all voxels of all scenes; the torch module is `bn`.
+
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)` makes every one of a network synchronised between processes;
+    state dict keys stay the same.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(channels, eps=eps, momentum=momentum)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(self.bn(x.features))
+
+
+class InstanceNorm(nn.Module):
+    """Normalisation of each scene and channel over its voxels (biased variance), then a learned scale and shift.
+
+    Parameters: `weight`, `bias` (1, C).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-8):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(1, channels))
+        self.bias = nn.Parameter(torch.zeros(1, channels))
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        scenes = x.coordinate_map.scene_rows
+        normal = torch.cat([self._normalise(x.features.index_select(0, scene)) for scene in scenes])
+        features = normal.index_select(0, torch.argsort(torch.cat(scenes)))
+        return x.with_features(features * self.weight + self.bias)
+
+    def _normalise(self, features: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(features, dim=0, correction=0)
+        return (features - mean) / torch.sqrt(variance + self.eps)
+
+
+class ReLU(nn.Module):
+    """Rectified linear unit. In place, it overwrites the feature matrix it is given."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(nn.functional.relu(x.features, inplace=self.inplace))
