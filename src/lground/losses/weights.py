@@ -1,0 +1,25 @@
+"""Class weights from how many points each class has: pure functions of counts (C,)."""
+
+import torch
+from torch import Tensor
+
+
+def inverse_log_frequency(counts: Tensor) -> Tensor:
+    """Weights (C,) float32 1 / ln(1.02 + f_c) with f_c the share of class c (ENet, Paszke et al. 2016).
+
+    Scaled to average 1 over the points, so that rare classes weigh more and the loss keeps its size.
+    """
+    share = counts.double() / counts.sum().clamp(min=1)
+    weights = 1 / torch.log(1.02 + share)
+    average = (weights * share).sum()
+    return (weights / torch.where(average > 0, average, weights.mean())).float()
+
+
+def log_frequency(counts: Tensor) -> Tensor:
+    """Weights (C,) float32 log n_c / sum_j log n_j, the paper's formula as relayed, summing to 1.
+
+    It gives frequent classes more, against its stated purpose; here for reproduction. A class with at most
+    one point gets 0.
+    """
+    logs = torch.log(counts.double().clamp(min=1))
+    return (logs / logs.sum().clamp(min=1e-12)).float()
