@@ -55,8 +55,8 @@ def _grid(points: np.ndarray, voxel_size: float, matrix: np.ndarray | None) -> n
         raise InputError("some coordinates are NaN or infinite: remove these points")
     if low < INT32.min or high > INT32.max:
         raise InputError(
-            f"coordinates reach {max(-low, high) * voxel_size:.3g} m, more than 32 bits of {voxel_size} m voxels "
-            "can count: check the units, remove far outliers or use larger voxels"
+            f"coordinates reach {max(-low, high) * voxel_size:.3g} m, too far for 32-bit voxels: "
+            "check the units, remove far outliers or use larger voxels"
         )
     return grid.astype(np.int32)
 

@@ -1,0 +1,190 @@
+"""The data set and its loader: exact, repeatable, the same for any number of workers and after a resume."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lground.data import EpochSampler, SceneDataset, batches, build_loader, training_transforms
+from lground.errors import InputError
+
+
+def flatten(loader) -> list[list[torch.Tensor | str]]:
+    """Everything the loader yields, in order."""
+    return [
+        [value for batch in step for value in (*tensors(batch), *(scene.name for scene in batch.scenes))]
+        for step in loader
+    ]
+
+
+def tensors(batch):
+    return batch.coordinates, batch.features, batch.labels, batch.instances
+
+
+def equal(one, two) -> bool:
+    return len(one) == len(two) and all(
+        len(a) == len(b)
+        and all(x == y if isinstance(x, str) else torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+@pytest.fixture
+def train(store):
+    return SceneDataset(store, "train", transforms=training_transforms(), seed=3)
+
+
+def test_validation_is_exact_per_vertex(store):
+    data = SceneDataset(store, "val")
+    for index, folder in enumerate(sorted((store / "val").iterdir())):
+        scene = data[0, index]
+        coord, segment = np.load(folder / "coord.npy"), np.load(folder / "segment200.npy")
+        assert scene.name == folder.name
+        assert (scene.coordinates[scene.inverse] == np.floor(coord.astype(np.float64) / 0.02)).all()
+        assert (scene.vertex_labels == segment).all() and scene.vertex_labels.dtype == np.int64
+        first = [np.flatnonzero(scene.inverse == voxel)[0] for voxel in range(len(scene))]
+        assert (scene.labels == segment[first]).all()
+        assert (scene.colors == np.load(folder / "color.npy")[first]).all()
+        assert (scene.instances == np.load(folder / "instance.npy")[first]).all()
+
+
+def test_label_set_and_unlabelled_scenes(store):
+    folder = sorted((store / "val").iterdir())[0]
+    twenty = SceneDataset(store, "val", label_set="scannet20")[0, 0]
+    assert (twenty.vertex_labels == np.load(folder / "segment20.npy")).all()
+    test = SceneDataset(store, "test", labels=False)[0, 0]
+    assert (test.labels == -1).all() and (test.instances == -1).all() and (test.vertex_labels == -1).all()
+
+
+def test_annotation_hides_labels_in_training_only(store):
+    folder = sorted((store / "train").iterdir())[3]
+    mask = np.load(folder / "annotated.object-0.05.npy")
+    scene = SceneDataset(store, "train", annotation="object-0.05", voxel_size=1e-5)[0, 3]
+    assert len(scene) == len(mask)  # such small voxels hold one vertex each
+    assert (scene.vertex_labels == np.where(mask, np.load(folder / "segment200.npy"), -1)).all()
+    assert (scene.instances == np.where(mask, np.load(folder / "instance.npy"), -1)).all()
+    full = SceneDataset(store, "val", annotation="object-0.05")[0, 0]
+    assert (full.vertex_labels == np.load(sorted((store / "val").iterdir())[0] / "segment200.npy")).all()
+
+
+def test_annotation_by_scenes_keeps_a_list_of_scenes(store):
+    few = SceneDataset(store, "train", annotation="scenes-0.10")
+    assert [few[0, i].name for i in range(len(few))] == ["scene0002_00", "scene0005_00"]
+    assert len(SceneDataset(store, "val", annotation="scenes-0.10")) == 2
+
+
+def test_items_depend_on_seed_epoch_and_index_only(store, train):
+    train[1, 0], train[0, 4]
+    again = SceneDataset(store, "train", transforms=training_transforms(), seed=3)
+    assert np.array_equal(train[2, 4].coordinates, again[2, 4].coordinates)
+    assert np.array_equal(train[2, 4].colors, again[2, 4].colors)
+    other = SceneDataset(store, "train", transforms=training_transforms(), seed=4)
+    for different in (train[3, 4], other[2, 4]):
+        assert not np.array_equal(train[2, 4].colors, different.colors)
+
+
+def test_cache_gives_the_same_items_without_the_files(store, train, tmp_path):
+    copy = shutil.copytree(store, tmp_path / "copy")
+    cached = SceneDataset(copy, "train", transforms=training_transforms(), seed=3, cache=True)
+    shutil.rmtree(copy)
+    loaders = [build_loader(data, 3, shuffle=True, epoch=2) for data in (train, cached, cached)]
+    one, two, three = map(flatten, loaders)
+    assert equal(one, two) and equal(two, three)
+
+
+def test_same_batches_for_any_number_of_workers_and_after_resume(train):
+    options = {"batch_size": 2, "point_limit": 700, "shuffle": True, "seed": 5, "epoch": 1}
+    whole = flatten(build_loader(train, **options))
+    assert len(whole) == 4
+    for workers in (1, 2):
+        assert equal(whole, flatten(build_loader(train, workers=workers, **options)))
+    for start in (1, 3, 4):
+        assert equal(
+            whole[start:], flatten(build_loader(train, start_batch=start, workers=start % 3, **options))
+        )
+    other_epoch = flatten(build_loader(train, **{**options, "epoch": 2}))
+    assert not equal(whole, other_epoch)
+
+
+def test_ranks_together_see_what_one_process_sees(train):
+    one = flatten(build_loader(train, 4, shuffle=True, seed=1, epoch=6))
+    two = [
+        flatten(build_loader(train, 2, shuffle=True, seed=1, epoch=6, num_replicas=2, rank=r)) for r in (0, 1)
+    ]
+    for step, first, second in zip(one, *two, strict=True):
+        names = [{value for value in values if isinstance(value, str)} for values in (step, first, second)]
+        assert names[0] == names[1] | names[2] and not names[1] & names[2]
+
+
+def test_large_scenes_are_reported_once_over_all_workers(train, capfd):
+    batches._reported[0] = 0
+    for epoch in (0, 1):
+        steps = list(build_loader(train, 2, point_limit=10, workers=2, epoch=epoch))
+        assert sum(len(step) for step in steps) == len(train)
+    assert capfd.readouterr().err.count("more than the limit") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_scene_is_one_line_that_names_it(store, tmp_path, workers):
+    copy = shutil.copytree(store, tmp_path / "copy")
+    coord = copy / "val" / "scene0100_00" / "coord.npy"
+    points = np.load(coord)
+    points[7, 1] = np.nan
+    np.save(coord, points)
+    with pytest.raises(InputError) as caught:
+        list(build_loader(SceneDataset(copy, "val"), 1, workers=workers))
+    message = str(caught.value)
+    assert "\n" not in message and "scene0100_00: some coordinates are NaN" in message
+    assert message.startswith(str(copy))
+
+
+def test_missing_split_is_an_input_error(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(InputError, match="lground prepare"):
+        SceneDataset(tmp_path, "train")
+
+
+@given(st.integers(0, 60), st.integers(1, 6), st.integers(1, 5), st.booleans(), st.integers(0, 9))
+def test_sampler_neither_repeats_nor_drops_and_ranks_stay_in_step(more, batch_size, replicas, shuffle, epoch):
+    size = replicas + more
+    samplers = [
+        EpochSampler(size, batch_size, shuffle=shuffle, seed=1, epoch=epoch, num_replicas=replicas, rank=rank)
+        for rank in range(replicas)
+    ]
+    seen = Counter(pair for sampler in samplers for batch in sampler for pair in batch)
+    assert seen == Counter((epoch, index) for index in range(size))
+    assert len({len(sampler) for sampler in samplers}) == 1
+    assert all(1 <= len(batch) <= batch_size + 1 for sampler in samplers for batch in sampler)
+    if replicas == 1:
+        assert [len(b) for b in samplers[0]][:-1] == [batch_size] * (len(samplers[0]) - 1)
+        assert max(map(len, samplers[0])) <= batch_size
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 40))
+def test_sampler_resumes_where_it_stopped(size, batch_size, start):
+    options = {"shuffle": True, "seed": 2, "epoch": 3}
+    whole = list(EpochSampler(size, batch_size, **options))
+    resumed = EpochSampler(size, batch_size, start_batch=start, **options)
+    assert list(resumed) == whole[start:] and len(resumed) == len(whole[start:])
+
+
+def test_sampler_order():
+    def order(**options):
+        return [index for batch in EpochSampler(50, 8, **options) for _, index in batch]
+
+    assert order(shuffle=False, seed=1, epoch=4) == list(range(50))
+    one = order(shuffle=True, seed=1, epoch=4)
+    assert one == order(shuffle=True, seed=1, epoch=4) != list(range(50))
+    assert one != order(shuffle=True, seed=1, epoch=5)
+    assert one != order(shuffle=True, seed=2, epoch=4)
+
+
+def test_sampler_refuses_more_processes_than_scenes():
+    with pytest.raises(InputError, match="use at most 2 processes"):
+        EpochSampler(2, 1, shuffle=True, seed=0, epoch=0, num_replicas=3)
+    with pytest.raises(InputError, match="batch_size"):
+        EpochSampler(2, 0, shuffle=True, seed=0, epoch=0)
