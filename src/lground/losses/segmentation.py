@@ -47,9 +47,8 @@ def focal_loss(
     """
     surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")  # -log p_y
     doubt = -torch.expm1(-surprise)  # 1 - p_y without cancellation
-    loss = (
-        doubt.clamp(min=1e-12) ** gamma * surprise
-    )  # the clamp keeps the slope finite at p_y = 1 for gamma < 1
+    doubt = doubt.clamp(min=1e-12)  # a finite slope at p_y = 1 also for gamma < 1
+    loss = doubt**gamma * surprise
     if weights is not None:
         loss = loss * weights.to(loss)[labels.clamp(min=0)]
     return reduce(loss, labels >= 0, reduction)
