@@ -47,7 +47,7 @@ def read_npy(path: Path) -> RawScan:
     """A table (N, 3) of coordinates or (N, 6 or more) of coordinates and colours."""
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy evaluates the header as Python text, with Python's errors
         raise InputError(f"{path}: is not a plain NumPy file or is damaged ({one_line(error)})") from None
     _numbers(table, path, 3, exact=False)
     ensure_memory(3 * table.nbytes, str(path), ADVICE)

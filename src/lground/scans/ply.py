@@ -78,7 +78,7 @@ def _parse(path: Path) -> plyfile.PlyData:
     triangles = {"face": {name: 3 for name in FACE_LISTS}}
     try:  # one read when all faces are triangles, a hundred times faster than face by face
         return plyfile.PlyData.read(str(path), known_list_len=triangles)
-    except (plyfile.PlyElementParseError, ValueError):
+    except Exception:  # other polygons, or damage, which the plain read puts into words
         return _guarded(path, lambda: plyfile.PlyData.read(str(path), mmap=False))
 
 

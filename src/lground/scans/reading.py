@@ -56,9 +56,8 @@ def _reader(path: Path) -> Callable[[Path], RawScan]:
 
 
 def _to_scan(raw: RawScan, units: str, source: str) -> Scan:
-    points = np.asarray(raw.points, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        points = points * UNITS[units]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
+        points = np.asarray(raw.points, dtype=np.float64) * UNITS[units]
     check_points(points, source, units)
     check_faces(raw.faces, len(points), source)
     offset = np.zeros(3)
