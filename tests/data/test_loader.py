@@ -13,24 +13,21 @@ from lground.data import EpochSampler, SceneDataset, batches, build_loader, trai
 from lground.errors import InputError
 
 
-def flatten(loader) -> list[list[torch.Tensor | str]]:
+def flatten(loader) -> list[list[torch.Tensor | np.ndarray | str]]:
     """Everything the loader yields, in order."""
-    return [
-        [value for batch in step for value in (*tensors(batch), *(scene.name for scene in batch.scenes))]
-        for step in loader
-    ]
+    return [[value for batch in step for value in contents(batch)] for step in loader]
 
 
-def tensors(batch):
-    return batch.coordinates, batch.features, batch.labels, batch.instances
+def contents(batch):
+    yield from (batch.coordinates, batch.features, batch.labels, batch.instances)
+    for scene in batch.scenes:
+        yield from vars(scene).values()
 
 
 def equal(one, two) -> bool:
-    return len(one) == len(two) and all(
-        len(a) == len(b)
-        and all(x == y if isinstance(x, str) else torch.equal(x, y) for x, y in zip(a, b, strict=True))
-        for a, b in zip(one, two, strict=True)
-    )
+    if isinstance(one, list):
+        return len(one) == len(two) and all(map(equal, one, two))
+    return type(one) is type(two) and np.array_equal(one, two)
 
 
 @pytest.fixture
@@ -56,7 +53,7 @@ def test_label_set_and_unlabelled_scenes(store):
     folder = sorted((store / "val").iterdir())[0]
     twenty = SceneDataset(store, "val", label_set="scannet20")[0, 0]
     assert (twenty.vertex_labels == np.load(folder / "segment20.npy")).all()
-    test = SceneDataset(store, "test", labels=False)[0, 0]
+    test = SceneDataset(store, "test")[0, 0]
     assert (test.labels == -1).all() and (test.instances == -1).all() and (test.vertex_labels == -1).all()
 
 
@@ -75,6 +72,16 @@ def test_annotation_by_scenes_keeps_a_list_of_scenes(store):
     few = SceneDataset(store, "train", annotation="scenes-0.10")
     assert [few[0, i].name for i in range(len(few))] == ["scene0002_00", "scene0005_00"]
     assert len(SceneDataset(store, "val", annotation="scenes-0.10")) == 2
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_class_counts(store, cache):
+    counted = SceneDataset(store, "train", annotation="object-0.05", cache=cache).class_counts(200)
+    expected = Counter()
+    for folder in (store / "train").iterdir():
+        mask = np.load(folder / "annotated.object-0.05.npy")
+        expected.update(np.load(folder / "segment200.npy")[mask].tolist())
+    assert counted.tolist() == [expected[c] for c in range(200)]
 
 
 def test_items_depend_on_seed_epoch_and_index_only(store, train):
