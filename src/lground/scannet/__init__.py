@@ -1,0 +1,21 @@
+"""ScanNet: raw folders in, prepared scenes out; split lists; limited annotation."""
+
+from lground.scannet.limited import limit_annotation
+from lground.scannet.preparation import Report, prepare
+from lground.scannet.raw import read_raw_scene
+from lground.scannet.splits import SPLITS, split_scenes
+from lground.scannet.store import PreparedScene, list_scenes, open_scene
+from lground.scannet.table import read_label_table
+
+__all__ = [
+    "SPLITS",
+    "PreparedScene",
+    "Report",
+    "limit_annotation",
+    "list_scenes",
+    "open_scene",
+    "prepare",
+    "read_label_table",
+    "read_raw_scene",
+    "split_scenes",
+]
