@@ -1,7 +1,7 @@
 """Scenes side by side: tensors for the network, in micro-batches that fit in memory."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,7 @@ class Batch:
         """The same batch in page-locked memory (called by torch's DataLoader where there is a GPU)."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function) -> "Batch":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         names = ("coordinates", "features", "labels", "instances")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
