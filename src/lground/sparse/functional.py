@@ -4,11 +4,13 @@ Every loop below adds rows that occur once per offset, offset after offset, so r
 of threads.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lground.sparse.kernel_map import KernelMap
+from lground.sparse.kernel_map import Block, KernelMap
 
 
 def sparse_convolution(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -58,13 +60,15 @@ def _sum_type(dtype: torch.dtype) -> torch.dtype:
 
 
 class _Convolution(torch.autograd.Function):
-    """Gather, multiply, accumulate, one offset at a time; nothing but the operands is kept for the backward pass."""
+    """Nothing but the operands is kept for the backward pass; gathered rows are gathered again."""
 
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        return _accumulate(features, kernel, kernel_map)
+        if _is_narrow(features):
+            return _unfold_and_multiply(features, kernel, kernel_map)
+        return _gather_multiply_reduce(features, kernel, kernel_map)
 
     @staticmethod
     @once_differentiable
@@ -72,37 +76,50 @@ class _Convolution(torch.autograd.Function):
         features, kernel = ctx.saved_tensors
         of_features = of_kernel = None
         if ctx.needs_input_grad[0]:
-            of_features = _accumulate(gradient, kernel.transpose(1, 2), ctx.kernel_map.transposed())
+            of_features = _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map))
         if ctx.needs_input_grad[1]:
-            of_kernel = _kernel_gradient(features, gradient, ctx.kernel_map)
+            kernel_gradient = _unfolded_kernel_gradient if _is_narrow(features) else _kernel_gradient
+            of_kernel = kernel_gradient(features, gradient, ctx.kernel_map)
         return of_features, of_kernel, None
 
 
-def _accumulate(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    total = _sum_type(features.dtype)
-    centre = kernel_map.identity
-    if centre is None:
-        out = features.new_zeros(kernel_map.output_rows, kernel.shape[2], dtype=total)
-    else:
-        out = (features @ kernel[centre]).to(total)
-    largest = max(len(rows) for rows in kernel_map.inputs)
+def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
+    """Kernel and map of the operator that carries gradients from the output to the input."""
+    if kernel_map.identity is not None:  # its own mirror image: mirror the kernel instead, and share the blocks
+        return kernel.flip(0).transpose(1, 2), kernel_map
+    return kernel.transpose(1, 2), kernel_map.transposed
+
+
+def _gather_multiply_reduce(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Block by block: gather the input rows of all pairs, multiply offset by offset, sum the products of each row."""
+    out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
+    largest = max(len(block.inputs) for block in kernel_map.blocks)
     gathered = features.new_empty(largest, features.shape[1])
-    product = features.new_empty(largest, kernel.shape[2])
-    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
-        if k == centre or not len(inputs):
-            continue
-        rows, values = gathered[: len(inputs)], product[: len(inputs)]
-        torch.index_select(features, 0, inputs, out=rows)
-        torch.mm(rows, kernel[k], out=values)
-        out.index_add_(0, outputs, values.to(total))
-    return out.to(features.dtype)
+    products = features.new_empty(largest, kernel.shape[2])
+    for block in kernel_map.blocks:
+        pairs = len(block.inputs)
+        rows, values = gathered[:pairs], products[:pairs]
+        torch.index_select(features, 0, block.inputs, out=rows)
+        for matrix, a, b in zip(kernel, rows.split(block.sizes), values.split(block.sizes), strict=True):
+            if len(a):
+                torch.mm(a, matrix, out=b)
+        sums = _sum_terms(values, block)
+        if kernel_map.identity is not None:
+            sums = sums + features[block.rows] @ kernel[kernel_map.identity]
+        out[block.rows] = sums
+    return out
+
+
+def _sum_terms(values: Tensor, block: Block) -> Tensor:
+    values = values.to(_sum_type(values.dtype))
+    return torch.embedding_bag(values, block.terms, block.starts, mode=0)[0]
 
 
 def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
     largest = max(len(rows) for rows in kernel_map.inputs)
     left = features.new_empty(largest, features.shape[1])
     right = gradient.new_empty(largest, gradient.shape[1])
-    out = features.new_zeros(len(kernel_map.inputs), features.shape[1], gradient.shape[1])
+    out = features.new_zeros(len(kernel_map), features.shape[1], gradient.shape[1])
     for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
         if k == kernel_map.identity:
             torch.mm(features.t(), gradient, out=out[k])
@@ -114,6 +131,33 @@ def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) 
     return out
 
 
+def _is_narrow(features: Tensor) -> bool:
+    """Too few channels for a multiplication per offset to be worth its while (the first layer: colours)."""
+    return features.shape[1] <= 8
+
+
+def _unfold(features: Tensor, kernel_map: KernelMap) -> Iterator[tuple[slice, Tensor]]:
+    """Block by block (rows, K * Cin): the features under the kernel side by side, zeros where no voxel is."""
+    padded = torch.nn.functional.pad(features, (0, 0, 0, 1))
+    for block in kernel_map.blocks:
+        neighbours = kernel_map.neighbours[block.rows]
+        yield block.rows, padded.index_select(0, neighbours.flatten()).view(len(neighbours), -1)
+
+
+def _unfold_and_multiply(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
+    for rows, unfolded in _unfold(features, kernel_map):
+        torch.mm(unfolded, kernel.flatten(0, 1), out=out[rows])
+    return out
+
+
+def _unfolded_kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
+    out = features.new_zeros(len(kernel_map) * features.shape[1], gradient.shape[1])
+    for rows, unfolded in _unfold(features, kernel_map):
+        out.addmm_(unfolded.t(), gradient[rows])
+    return out.view(len(kernel_map), features.shape[1], -1)
+
+
 class _SumPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -123,7 +167,7 @@ class _SumPool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        return _sum_rows(gradient, ctx.kernel_map.transposed()), None
+        return _sum_rows(gradient, ctx.kernel_map.transposed), None
 
 
 def _sum_rows(features: Tensor, kernel_map: KernelMap) -> Tensor:

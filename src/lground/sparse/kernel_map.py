@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +18,29 @@ if TYPE_CHECKING:
 Triple = tuple[int, int, int]
 
 
+# Output rows that are computed together: on a CPU their products stay in the cache, on a GPU launches count.
+BLOCK_ROWS = {"cpu": 2048}
+BLOCK_ROWS_ELSEWHERE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pairs of a range of output rows, grouped by offset: what gather - multiply - reduce needs.
+
+    Attributes:
+        rows: the output rows.
+        inputs: (P,) int32 input rows, offset after offset.
+        sizes: K numbers of pairs.
+        terms, starts: output row j of the block sums the pairs `terms[starts[j] : starts[j + 1]]`, int32.
+    """
+
+    rows: slice
+    inputs: Tensor
+    sizes: list[int]
+    terms: Tensor
+    starts: Tensor
+
+
 @dataclass(frozen=True)
 class KernelMap:
     """The pairs of a sparse convolution: at offset k, row `inputs[k][j]` contributes to row `outputs[k][j]`.
@@ -25,7 +50,8 @@ class KernelMap:
     Attributes:
         inputs, outputs: K tensors (P_k,) int64; a pair of offset k at the same position in both.
         input_rows, output_rows: number of rows of the two coordinate maps.
-        identity: the offset whose pairs are every row with itself (the centre of an odd kernel at stride 1), or None.
+        identity: of a map between a set of voxels and itself, the offset that pairs every row with itself. Such a
+            map is its own mirror image: the pairs of offset K - 1 - k are those of k turned round. Else None.
     """
 
     inputs: tuple[Tensor, ...]
@@ -34,9 +60,51 @@ class KernelMap:
     output_rows: int
     identity: int | None = None
 
+    def __len__(self) -> int:
+        """The number of offsets, K."""
+        return len(self.inputs)
+
+    @cached_property
     def transposed(self) -> KernelMap:
         """The map of the adjoint operator: every pair turned round."""
         return KernelMap(self.outputs, self.inputs, self.output_rows, self.input_rows, self.identity)
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """(N_out, K) int32: the input row that output row o meets at offset k, or `input_rows` where there is none."""
+        table = self.inputs[0].new_full((len(self), self.output_rows), self.input_rows, dtype=torch.int32)
+        for row, inputs, outputs in zip(table, self.inputs, self.outputs, strict=True):
+            row[outputs] = inputs.int()
+        return table.t().contiguous()
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All pairs but those of the identity, in blocks of consecutive output rows."""
+        rows = BLOCK_ROWS.get(self.inputs[0].device.type, BLOCK_ROWS_ELSEWHERE)
+        return [self._block(start, table) for start, table in _enumerate_steps(self.neighbours.split(rows))]
+
+    def _block(self, start: int, table: Tensor) -> Block:
+        present = table != self.input_rows
+        if self.identity is not None:
+            present[:, self.identity] = False
+        by_offset = present.t()
+        inputs = table.t()[by_offset]
+        numbers = by_offset.flatten().cumsum(0, dtype=torch.int32).sub_(1).view(by_offset.shape)
+        sums = present.sum(1, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return Block(
+            rows=slice(start, start + len(table)),
+            inputs=inputs,
+            sizes=present.sum(0).tolist(),
+            terms=numbers.t()[present],
+            starts=torch.nn.functional.pad(sums[:-1], (1, 0)),
+        )
+
+
+def _enumerate_steps(tables: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    start = 0
+    for table in tables:
+        yield start, table
+        start += len(table)
 
 
 def axis_range(size: int) -> range:

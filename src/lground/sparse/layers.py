@@ -35,7 +35,7 @@ class _Windowed(nn.Module):
     def _upward(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
         target = x.manager.finer(x.coordinate_map, self.stride, self.kernel_size, self.dilation)
         down = x.manager.kernel_map(target, x.coordinate_map, self.kernel_size, self.dilation)
-        return target, down.transposed()
+        return target, down.transposed
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
