@@ -1,0 +1,87 @@
+"""Several pictures of one room side by side, with titles and a legend."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lground.files import atomic_file
+from lground.report.camera import Camera
+from lground.report.render import draw
+
+Legend = list[tuple[str, tuple[int, int, int]]]
+DPI = 100
+TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's width
+
+
+def label_legend(labels: np.ndarray, names: Sequence[str], colors: np.ndarray, limit: int = 24) -> Legend:
+    """(name, colour) of the classes present in labels (N,), class indices or -1, most frequent first."""
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    entries = [(names[k], tuple(int(v) for v in colors[k])) for k in present[:limit]]
+    rest = len(present) - limit
+    return [*entries, (f"and {rest} more", (255, 255, 255))] if rest > 0 else entries
+
+
+def panels(
+    path: str | os.PathLike,
+    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    legend: Legend | None = None,
+    size: tuple[int, int] = (640, 480),
+    columns: int | None = None,
+    view: str = "corner",
+) -> None:
+    """Write one PNG of panels (title, points (N, 3), colors (N, 3) uint8), seen by the first one's camera.
+
+    size: (width, height) of each panel in pixels. columns: panels in a row (default: all up to three, else
+    two). legend: what `label_legend` returns, drawn below.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = columns or (len(pictures) if len(pictures) <= 3 else 2)
+    rows = -(-len(pictures) // columns)
+    per_line = max(1, columns * size[0] // ENTRY)
+    footer = LINE * -(-len(legend) // per_line) + 12 if legend else 0
+    width, height = columns * size[0], rows * (size[1] + TITLE) + footer
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    for k, (title, picture) in enumerate(_paint_all(pictures, size, view)):
+        row, column = divmod(k, columns)
+        left, top = column * size[0], height - row * (size[1] + TITLE)
+        _panel(figure, picture, title, left, top)
+    for k, (name, color) in enumerate(legend or []):
+        line, column = divmod(k, per_line)
+        x, y = 16 + column * ENTRY, footer - LINE * (line + 0.5)
+        figure.text(x / width, y / height, "\u25a0", color=np.array(color) / 255, fontsize=15, va="center")
+        figure.text((x + 22) / width, y / height, name, fontsize=10, va="center", color="0.15")
+    save(figure, FigureCanvasAgg, path)
+
+
+def _paint_all(
+    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], size: tuple[int, int], view: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    camera = Camera.look_at(np.asarray(pictures[0][1], dtype=np.float64), size, view)
+    drawn, drawing = None, None
+    for title, points, colors in pictures:
+        if points is not drawn:  # most often all panels show one scan
+            drawn, drawing = points, draw(points, size, view, camera=camera)
+        yield title, drawing.paint(colors)
+
+
+def _panel(figure, picture: np.ndarray, title: str, left: int, top: int) -> None:
+    """Put a picture under its title, pixel on pixel, the panel's upper left corner at (left, top)."""
+    width, height = figure.get_size_inches() * DPI
+    high, wide, _ = picture.shape
+    axes = figure.add_axes((left / width, (top - TITLE - high) / height, wide / width, high / height))
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    middle = (left + wide / 2) / width, (top - TITLE / 2) / height
+    figure.text(*middle, title, ha="center", va="center", fontsize=13, color="0.15")
+
+
+def save(figure, canvas, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_file(Path(path)) as part:
+        canvas(figure).print_png(str(part))
