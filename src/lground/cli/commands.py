@@ -2,6 +2,7 @@
 
 from lground.cli import app
 from lground.cli.prepare import prepare
+from lground.cli.synth import synth
 
-for verb in (prepare,):
+for verb in (synth, prepare,):
     app.command(verb.__name__)(verb)
