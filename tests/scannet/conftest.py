@@ -15,7 +15,7 @@ TABLE = [  # id, raw_category, category, count, nyu40id
     (3, "floor", "floor", 1553, 2),
     (2, "chair", "chair", 4357, 5),
     (2, "chairs", "chair", 2, 5),
-    (79, "desk lamp", "lamp", 3, 35),
+    (28, "desk lamp", "lamp", 3, 35),
     (1163, "object", "object", 2, 40),
     (1189, "potted plant", "potted plant", 23, ""),
     (203, "magazine rack", "magazine rack", 9, ""),

@@ -27,7 +27,7 @@ from lground.scannet.workers import run_jobs
 
 FEWEST = 5  # points kept of an object, if it has as many
 ROUNDS = 50  # of k-means
-_NUMBER = re.compile(r"(object|scene|scenes)-(\d+|\d*\.\d+)")
+_NUMBER = re.compile(r"(object|scene|scenes)-([0-9]+|[0-9]*\.[0-9]+)")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lground.scannet.table import TABLE_NAME, LabelTable, read_label_table
 from lground.scannet.workers import run_jobs
 
 FORMAT = 1  # of the prepared folder; raise it when its meaning changes
+PATIENCE = 5.0  # seconds to wait for another writer; the workers of a killed run end within one
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _is_scene(folder: Path) -> bool:
 
 
 @contextmanager
-def only_one_writer(root: Path, patience: float = 5.0) -> Iterator[None]:
+def only_one_writer(root: Path) -> Iterator[None]:
     """Hold the store `root` for this process; InputError if another one is writing to it.
 
     The workers of a killed run share its lock until they notice, so wait a little for them.
@@ -169,7 +170,7 @@ def only_one_writer(root: Path, patience: float = 5.0) -> Iterator[None]:
         handle = os.open(root, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{root}: cannot be written to ({error.strerror}); choose another folder") from None
-    give_up = time.monotonic() + patience
+    give_up = time.monotonic() + PATIENCE
     try:
         while True:
             try:

@@ -178,4 +178,4 @@ def _class_indices(values: np.ndarray, label_set: str, source: Path) -> np.ndarr
         )
     if values.dtype == np.int16 and (inside | (values == -1)).all():
         return values
-    return np.where(inside, values, -1).astype(np.int16)
+    return np.where(inside, values, np.int64(-1)).astype(np.int16)  # a bare -1 would wrap in unsigned values
