@@ -1,8 +1,14 @@
 """Every verb, in the order a user meets them; each module holds one function and imports what it needs late."""
 
 from lground.cli import app
+from lground.cli.anchors import anchors
+from lground.cli.demo import demo
+from lground.cli.doctor import doctor
+from lground.cli.evaluate import evaluate
+from lground.cli.finetune import finetune
 from lground.cli.prepare import prepare
+from lground.cli.pretrain import pretrain
 from lground.cli.synth import synth
 
-for verb in (synth, prepare,):
+for verb in (demo, synth, prepare, anchors, pretrain, finetune, evaluate, doctor):
     app.command(verb.__name__)(verb)

@@ -70,6 +70,7 @@ class Res16UNet(nn.Module):
         stem_kernel_size: kernel of the first convolution (3 in the published weights).
         bn_momentum: momentum of the norms outside residual blocks.
         representation_only: build no classifier; forward returns the features alone.
+        anchor_channels: width of the text anchors, where the variant projects them (512: CLIP's).
 
     Attributes:
         feature_channels: width of the features that forward returns.
@@ -83,6 +84,7 @@ class Res16UNet(nn.Module):
         stem_kernel_size: int = 3,
         bn_momentum: float = 0.02,
         representation_only: bool = False,
+        anchor_channels: int = 512,
     ):
         super().__init__()
         self.feature_channels = width = variant.decoder_planes[-1]
@@ -106,7 +108,7 @@ class Res16UNet(nn.Module):
             channels = planes
         self.block8[-1].final_relu = variant.final_relu
         self.final = None if representation_only else _head(variant.head, width, out_channels)
-        self.projection_layer = nn.Conv1d(variant.projection, width, 1) if variant.projection else None
+        self.projection_layer = nn.Conv1d(anchor_channels, width, 1) if variant.projection else None
         if variant.offsets:
             self.offsets_pre = SparseConv3d(width, width, 1, bias=True)
             self.bntr_offset = BatchNorm(width, momentum=bn_momentum)

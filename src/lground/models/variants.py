@@ -18,7 +18,7 @@ class Variant:
         final_relu: whether the last block ends in a ReLU. Without it features are signed, as text embeddings are.
         head: "linear" (one 1x1 convolution), or the deeper "two_step" and "block" classifiers.
         offsets: whether a second head predicts the offset of each voxel to the centre of its object.
-        projection: width of text anchors that a learned map brings to the width of the features; 0 for none.
+        projection: whether a learned map brings text anchors to the width of the features.
     """
 
     layers: tuple[int, ...]
@@ -26,7 +26,7 @@ class Variant:
     final_relu: bool = True
     head: str = "linear"
     offsets: bool = False
-    projection: int = 0
+    projection: bool = False
 
 
 L14 = (1,) * 8
@@ -63,10 +63,13 @@ _INSTANCE = {**_BACKBONES, "Res16UNet34D": Variant(L34, CLIP)}
 
 VARIANTS: dict[str, Variant] = {
     **_BACKBONES,
+    # Small, for quick pretraining on a CPU; not of the original.
+    "Res16UNet14AR": Variant(L14, A14, final_relu=False),
+    "Res16UNet14AR_Proj": Variant(L14, A14, final_relu=False, projection=True),
     "Res16UNet34C100": Variant(L34, (256, 128, 128, 100)),
     "Res16UNet34C200": Variant(L34, (256, 128, 96, 200)),
     "Res16UNet34CR": Variant(L34, C34, final_relu=False),
-    "Res16UNet34CR_Proj": Variant(L34, C34, final_relu=False, projection=512),
+    "Res16UNet34CR_Proj": Variant(L34, C34, final_relu=False, projection=True),
     "Res16UNet34C_P": Variant(L34, C34),
     "Res16UNet34D": Variant(L34, CLIP, final_relu=False),
     "Res16UNet34DPaired": Variant(L34, CLIP, final_relu=False),

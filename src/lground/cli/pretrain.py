@@ -1,0 +1,34 @@
+"""`lground pretrain`: place points where a language model places their names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[
+    str, typer.Argument(help="A shipped recipe or a YAML file; an unknown name lists those shipped.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+
+
+def pretrain(
+    recipe: Recipe, overrides: Overrides = None, out: Out = Path("runs/pretrain"), resume: Resume = False
+):
+    """Pretrain a network against text anchors, on prepared scenes (data.root=FOLDER text.anchors=FILE)."""
+    run_stage("pretrain", recipe, overrides or [], out, resume)
+
+
+def run_stage(stage: str, recipe: str, overrides: list[str], out: Path, resume: bool) -> None:
+    from lground.training import load_recipe, train
+
+    metrics = train(load_recipe(recipe, stage, overrides), out, resume=resume)
+    print(f"{stage}: epoch {metrics['epoch']} is the best; weights: {out / 'best.safetensors'}")
+    for name, mean in metrics.get("vertex", {"means": {}})["means"].items():
+        if mean["mean_iou"] is not None:
+            print(
+                f"  val mIoU {name}: {100 * mean['mean_iou']:.2f} ({mean['classes_present']} classes present)"
+            )

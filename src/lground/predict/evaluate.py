@@ -1,0 +1,32 @@
+"""Score a trained model on one split of a prepared store."""
+
+import os
+
+import torch
+
+from lground.data import Batch, SceneDataset, build_loader
+from lground.errors import InputError
+from lground.models import Model
+from lground.progress import track
+from lground.sparse import SparseTensor
+from lground.training.score import Confusion, score
+
+
+def evaluate(
+    model: Model, data: str | os.PathLike, split: str = "val", device: torch.device | str = "cpu", workers: int = 0
+) -> Confusion:
+    """Confusion of `model` over the scenes of `<data>/<split>`, per vertex and per voxel.
+
+    Raises InputError when the split is missing, or labelled with other classes than the model knows.
+    """
+    if model.label_set.name not in ("scannet200", "scannet20"):
+        raise InputError(f"{data}: holds ScanNet labels, the model knows the classes of {model.label_set.name}")
+    model = model.to(device).eval()
+    dataset = SceneDataset(data, split, label_set=model.label_set.name, voxel_size=model.voxel_size)
+    loader = build_loader(dataset, 1, workers=workers)
+
+    def predict(batch: Batch) -> torch.Tensor:
+        return model(SparseTensor(batch.features, batch.coordinates))[0].argmax(1)
+
+    batches = track(loader, f"evaluate {split}", total=len(dataset))
+    return score(predict, batches, len(model.label_set), device)

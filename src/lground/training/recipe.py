@@ -1,0 +1,236 @@
+"""Recipes: everything that decides a training run, as typed data.
+
+The defaults are the original system's (its command-line defaults and scripts). A recipe file holds only what
+differs from them; `key=value` on the command line changes it once more; the resolved recipe is saved with the run.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lground.errors import InputError
+
+
+FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy"}
+
+
+@dataclass
+class Network:
+    name: str = "Res16UNet34D"
+    stem_kernel_size: int = 3
+    bn_momentum: float = 0.02
+    weights: str | None = None  # start from these (a run folder, .safetensors or .ckpt)
+    classifier_only: bool = False  # freeze all but the classifier
+
+
+@dataclass
+class Data:
+    root: str | None = None  # prepared scenes: <root>/{train,val}/<scene>/
+    label_set: str = "scannet200"  # "scannet20" too
+    annotation: str | None = None  # limited annotation: object-0.05, scene-20, scenes-0.10
+    voxel_size: float = 0.02  # metres
+    reduce: Literal["first", "majority"] = "first"  # which vertex speaks for a voxel
+    batch_size: int = 8  # scenes per process and step
+    point_limit: int | None = 1_800_000  # voxels per forward pass; a larger step is accumulated over several
+    workers: int = 4
+    cache: bool = False  # keep the raw scenes in memory
+
+
+@dataclass
+class Augment:
+    """The keywords of `lground.data.training_transforms`."""
+
+    elastic: bool = True
+    rotation: bool = True
+    scale: tuple[float, float] = (0.9, 1.1)
+    flip: bool = True
+    auto_contrast: float = 0.2
+    color_translation: float = 0.10
+    color_jitter: float = 0.05
+    color_scale: float = 1.0
+    color_drop: float = 0.0
+    dropout: float = 0.0
+    shift: int = 99
+
+
+@dataclass
+class Loss:
+    name: Literal["contrastive", "contrastive_ce", "l2", "supcon", "cross_entropy", "focal"] = "contrastive"
+    distance: Literal["cos", "l2", "l1"] = "cos"
+    positive_threshold: float = 0.0
+    negative_threshold: float = 0.6
+    negative_weight: float = 1.0
+    negatives: int = 3  # classes (points for supcon) drawn per point and step
+    temperature: float = 0.07  # contrastive_ce
+    gamma: float = 2.0  # focal
+    class_weights: Literal["none", "inverse_log", "log"] = "none"  # by the frequency in the training labels; focal's alpha
+
+
+@dataclass
+class Text:
+    anchors: str | None = None  # made by `lground anchors`
+
+
+@dataclass
+class Optimizer:
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    dampening: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+
+
+@dataclass
+class Schedule:
+    name: Literal["constant", "step", "multistep", "poly", "exp", "squared", "plateau", "onecycle"] = "multistep"
+    milestones: tuple[int, ...] = (120, 150)  # epochs
+    gamma: float = 0.3
+    step_size: int = 50  # epochs
+    power: float = 0.9
+    exp_gamma: float = 0.95
+    exp_step_size: float = 1.0  # epochs
+    patience: int = 20  # epochs without a better val mIoU
+    min_lr: float = 1e-3
+    warmup: float = 0.3  # onecycle: share of the run
+
+
+@dataclass
+class Recipe:
+    stage: Literal["pretrain", "finetune"] = "pretrain"
+    network: Network = field(default_factory=Network)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    loss: Loss = field(default_factory=Loss)
+    text: Text = field(default_factory=Text)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    epochs: int = 400
+    validate_every: int = 1  # epochs
+    checkpoint_every: int = 1  # epochs
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = 42
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def shipped(stage: str) -> list[str]:
+    """Names of the recipes in the package for one stage."""
+    return sorted(p.name.removesuffix(".yaml") for p in _shipped_folder(stage).iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by shipped name or path, apply `key=value` overrides.
+
+    Raises `InputError` for an unknown recipe or key (naming the nearest) and for a value of the wrong type.
+    """
+    recipe = Recipe(stage=stage, loss=Loss(name=FIRST_LOSS[stage]))  # type: ignore[arg-type]
+    source, text = _recipe_text(name, stage)
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: a recipe is a mapping of keys to values")
+    for key, value in _flatten(values):
+        _assign(recipe, key, value, source)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise InputError(f"{override!r}: overrides are written key=value, for example optimizer.lr=0.01")
+        _assign(recipe, key, yaml.safe_load(value), "command line")
+    if recipe.stage != stage:
+        raise InputError(f"{source}: this recipe is for `lground {recipe.stage}`, not `lground {stage}`")
+    return recipe
+
+
+def _shipped_folder(stage: str):
+    return resources.files("lground.training") / "recipes" / stage
+
+
+def _recipe_text(name: str, stage: str) -> tuple[str, str]:
+    if name in shipped(stage):
+        return f"recipe {name}", (_shipped_folder(stage) / f"{name}.yaml").read_text()
+    path = Path(name)
+    if path.is_file():
+        return str(path), path.read_text()
+    raise InputError(f"{name}: no such recipe; shipped for {stage}: {', '.join(shipped(stage))}; or give a YAML file")
+
+
+def _flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _keys(recipe: Any, prefix: str = "") -> Iterator[str]:
+    for f in fields(recipe):
+        value = getattr(recipe, f.name)
+        if is_dataclass(value):
+            yield from _keys(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name
+
+
+def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
+    known = list(_keys(recipe))
+    if key not in known:
+        leaf = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}  # "lr" should find "optimizer.lr"
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        near = near or [leaf[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, 1)]
+        hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
+        raise InputError(f"{source}: unknown key {key}{hint}")
+    *path, name = key.split(".")
+    target = recipe
+    for part in path:
+        target = getattr(target, part)
+    kind = typing.get_type_hints(type(target))[name]
+    try:
+        setattr(target, name, _convert(value, kind))
+    except (TypeError, ValueError):
+        raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType or origin is typing.Union:
+        return None if value is None else _convert(value, next(a for a in arguments if a is not type(None)))
+    if origin is Literal:
+        if value is False and "no" in arguments:  # YAML reads a bare `no` as false
+            value = "no"
+        if value not in arguments:
+            raise ValueError
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return tuple(_convert(v, arguments[0]) for v in value)
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return float(value)  # YAML reads 1e-4 as a string
+    if kind is str and isinstance(value, str | int | float):
+        return str(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _describe(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,60 @@
+"""Learning-rate schedules of the original system (stepped once per epoch), plus one-cycle (stepped per update)."""
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+from lground.training.recipe import Optimizer as OptimizerRecipe
+from lground.training.recipe import Recipe, Schedule
+
+
+def build_optimizer(parameters, recipe: OptimizerRecipe) -> Optimizer:
+    if recipe.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            dampening=recipe.dampening,
+            weight_decay=recipe.weight_decay,
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.name]
+    return kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+class Scheduler:
+    """One learning-rate schedule behind two calls: `after_update` and `after_epoch`."""
+
+    def __init__(self, optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> None:
+        self.per_update = recipe.schedule.name == "onecycle"
+        self.inner = _build(optimizer, recipe.schedule, recipe.epochs, steps_per_epoch)
+
+    def after_update(self) -> None:
+        if self.per_update:
+            self.inner.step()
+
+    def after_epoch(self, validation_miou: float | None) -> None:
+        if isinstance(self.inner, ReduceLROnPlateau):
+            if validation_miou is not None:
+                self.inner.step(validation_miou)
+        elif not self.per_update:
+            self.inner.step()
+
+
+def _build(optimizer: Optimizer, schedule: Schedule, epochs: int, steps: int) -> LRScheduler:
+    s = schedule
+    if s.name == "constant":
+        return LambdaLR(optimizer, lambda epoch: 1.0)
+    if s.name == "step":
+        return StepLR(optimizer, s.step_size, s.gamma)
+    if s.name == "multistep":
+        return MultiStepLR(optimizer, list(s.milestones), s.gamma)
+    if s.name == "exp":
+        return LambdaLR(optimizer, lambda epoch: s.exp_gamma ** (epoch / s.exp_step_size))
+    if s.name == "poly":  # clamped: the bare formula turns complex past the last epoch
+        return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / (epochs + 1)) ** s.power)
+    if s.name == "squared":
+        return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / (epochs + 1)) ** 2)
+    if s.name == "plateau":
+        return ReduceLROnPlateau(optimizer, "max", s.gamma, s.patience, min_lr=s.min_lr)
+    peak = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, peak, total_steps=max(1, epochs * steps), pct_start=s.warmup)

@@ -1,0 +1,182 @@
+"""Training as a user starts it: `lground pretrain` and `lground finetune` on a tiny store."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lground.cli import main
+from lground.errors import InputError
+from lground.training import load_recipe, train
+
+SMALL = ["data.voxel_size=0.1", "data.batch_size=2", "data.cache=true", "augment.elastic=false", "data.workers=0"]
+
+
+def overrides(store, *more: str) -> list[str]:
+    return [f"data.root={store}", *SMALL, *more]
+
+
+def pretrain(store, anchors, out, *more: str, resume=False) -> int:
+    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", *more), "--out", str(out)]
+    return main(line + ["--resume"] * resume)
+
+
+def finetune(store, out, *more: str, resume=False) -> int:
+    return main(["finetune", "demo", *overrides(store, *more), "--out", str(out)] + ["--resume"] * resume)
+
+
+def same(a, b) -> bool:
+    a, b = load_file(a), load_file(b)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="session")
+def pretrained(store, anchors, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    assert pretrain(store, anchors, out, "epochs=3", "validate_every=1") == 0
+    return out
+
+
+def test_a_run_leaves_its_recipe_log_weights_and_metrics(pretrained):
+    names = {path.name for path in pretrained.iterdir()}
+    assert {"recipe.yaml", "log.csv", "last.ckpt", "last.safetensors", "best.safetensors", "metrics.json"} <= names
+    assert not [name for name in names if ".part" in name]
+    with open(pretrained / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    best = max(float(row["val_miou"]) for row in rows)
+    metrics = json.loads((pretrained / "metrics.json").read_text())
+    assert metrics["vertex"]["means"]["all"]["mean_iou"] == pytest.approx(best)
+    assert any(name.startswith("events") for name in names)
+
+
+def test_language_pretraining_learns_the_rooms(store, anchors, tmp_path):
+    assert pretrain(store, anchors, tmp_path / "run", "epochs=25") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["vertex"]["means"]["all"]["mean_iou"] > 0.6
+
+
+@pytest.mark.parametrize("name", ["contrastive_ce", "l2", "supcon"])
+def test_every_pretraining_loss_trains(store, anchors, tmp_path, name):
+    assert pretrain(store, anchors, tmp_path / "run", "epochs=4", f"loss.name={name}") == 0
+    with open(tmp_path / "run" / "log.csv") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+
+
+def test_finetuning_starts_from_the_pretrained_weights(store, pretrained, tmp_path):
+    """With a learning rate of nothing the backbone stays that of pretraining; only the classifier is new."""
+    args = ("epochs=1", "optimizer.lr=1e-30", "optimizer.weight_decay=0")
+    assert finetune(store, tmp_path / "run", *args, f"network.weights={pretrained}") == 0
+    old, new = load_file(pretrained / "best.safetensors"), load_file(tmp_path / "run" / "last.safetensors")
+    kernels = [key for key in new if key.endswith("kernel") and not key.startswith("final")]
+    assert kernels and all(torch.allclose(old[key], new[key]) for key in kernels)
+    assert new["final.kernel"].shape == (96, 200)
+
+
+def test_classifier_only_leaves_the_backbone_bit_for_bit(store, pretrained, tmp_path):
+    args = (f"network.weights={pretrained}", "network.classifier_only=true", "epochs=2")
+    assert finetune(store, tmp_path / "run", *args) == 0
+    old, new = load_file(pretrained / "best.safetensors"), load_file(tmp_path / "run" / "last.safetensors")
+    shared = [key for key in new if not key.startswith("final")]
+    assert all(torch.equal(old[key], new[key]) for key in shared)
+
+
+def test_focal_with_class_weights_trains(store, tmp_path):
+    assert finetune(store, tmp_path / "run", "epochs=2", "loss.name=focal", "loss.class_weights=inverse_log") == 0
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_step(store, pretrained, tmp_path):
+    """With fixed batch statistics (classifier only), a small point limit must change nothing but rounding."""
+    args = (f"network.weights={pretrained}", "network.classifier_only=true", "epochs=2", "optimizer.name=sgd")
+    assert finetune(store, tmp_path / "whole", *args) == 0
+    assert finetune(store, tmp_path / "parts", *args, "data.point_limit=1") == 0
+    whole, parts = (load_file(tmp_path / run / "last.safetensors")["final.kernel"] for run in ("whole", "parts"))
+    assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_resumed_run_equals_the_uninterrupted_one(store, anchors, tmp_path):
+    args = ("schedule.name=multistep", "schedule.milestones=[2, 3]", "loss.name=supcon")
+    assert pretrain(store, anchors, tmp_path / "whole", "epochs=4", *args) == 0
+    assert pretrain(store, anchors, tmp_path / "parts", "epochs=2", *args) == 0
+    assert pretrain(store, anchors, tmp_path / "parts", "epochs=4", *args, resume=True) == 0
+    assert same(tmp_path / "whole" / "last.safetensors", tmp_path / "parts" / "last.safetensors")
+    with open(tmp_path / "parts" / "log.csv") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+
+
+def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path):
+    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", "epochs=6")]
+    assert main([*line, "--out", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(2):
+        command = [sys.executable, "-m", "lground", *line, "--out", str(out), *(["--resume"] if out.exists() else [])]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (out / "last.ckpt").exists():
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main([*line, "--out", str(out), "--resume"]) == 0
+    assert same(tmp_path / "whole" / "last.safetensors", out / "last.safetensors")
+
+
+def test_two_processes_train_and_score_as_one(store, pretrained, tmp_path):
+    """Fixed batch statistics again: the update over 2 x 1 scenes is that over 1 x 2, and the scores are equal."""
+    line = ["finetune", "demo", *overrides(store, f"network.weights={pretrained}", "network.classifier_only=true")]
+    line += ["epochs=1", "optimizer.name=sgd", "optimizer.lr=0.1", "data.workers=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "lground"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    two = [*line, "data.batch_size=1", "--out", str(tmp_path / "two")]
+    subprocess.run([*launch, *two], env=environment, check=True, capture_output=True, timeout=120)
+    assert main([*line, "--out", str(tmp_path / "one")]) == 0
+    kernels = [load_file(tmp_path / run / "last.safetensors")["final.kernel"] for run in ("one", "two")]
+    assert torch.allclose(*kernels, rtol=1e-3, atol=1e-5)
+    metrics = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two")]
+    one, two = (m["vertex"]["means"]["all"] for m in metrics)
+    assert one == pytest.approx(two)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "words"),
+    [
+        ("pretrain", "text.anchors=null", "lground anchors"),
+        ("pretrain", "text.anchors=missing.safetensors", "missing.safetensors"),
+        ("pretrain", "network.name=Res16UNet14AR", "_Proj"),
+        ("pretrain", "network.name=Res16UNet34X", "Res16UNet34"),
+        ("pretrain", "loss.name=focal", "contrastive"),
+        ("pretrain", "data.root=nowhere", "nowhere"),
+        ("finetune", "loss.name=contrastive", "cross_entropy"),
+        ("finetune", "network.classifier_only=true", "network.weights"),
+        ("finetune", "network.weights=nowhere.ckpt", "nowhere.ckpt"),
+        ("finetune", "data.annotation=object-0.5", "object-0.5"),
+        ("finetune", "optimizer.lr=1e30", "diverged"),
+    ],
+)
+def test_wrong_recipe_ends_with_one_line_and_code_2(store, anchors, tmp_path, capsys, stage, change, words):
+    line = [stage, "demo", *overrides(store), *([f"text.anchors={anchors}"] if stage == "pretrain" else [])]
+    assert main([*line, "epochs=2", change, "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("lground: ") and words in message
+
+
+def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
+    assert pretrain(store, anchors, pretrained) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert pretrain(store, anchors, pretrained, "optimizer.lr=0.5", resume=True) == 2
+    assert "differs" in capsys.readouterr().err
+
+
+def test_data_root_is_required():
+    with pytest.raises(InputError, match=r"data\.root"):
+        train(load_recipe("demo", "finetune"), "unused")
