@@ -115,7 +115,7 @@ def test_foreign_folders_are_not_touched(raw_root, tmp_path, run):
 
 
 def test_two_runs_do_not_write_to_one_store(raw_root, tmp_path, run, monkeypatch):
-    monkeypatch.setattr("lground.scannet.preparation.PATIENCE", 0.3)
+    monkeypatch.setattr("lground.scannet.writer.PATIENCE", 0.3)
     out = tmp_path / "out"
     out.mkdir()
     handle = os.open(out, os.O_RDONLY)

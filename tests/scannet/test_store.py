@@ -1,6 +1,8 @@
 """Stores as people have them: this package's, Pointcept's, and the original system's files."""
 
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import plyfile
@@ -184,10 +186,10 @@ def test_a_pth_written_with_numpy_1_is_read(tmp_path, cloud):
 
 
 class Bomb:
-    def __reduce__(self):
-        import os
+    target = Path()
 
-        return os.system, ("touch /tmp/lground-was-here",)
+    def __reduce__(self):
+        return os.mkdir, (str(Bomb.target),)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +207,12 @@ class Bomb:
     ],
 )
 def test_other_pth_files_are_refused_and_never_executed(tmp_path, cloud, write):
-    path = tmp_path / "scene0000_00.pth"
+    path, Bomb.target = tmp_path / "scene0000_00.pth", tmp_path / "blown"
     write(path, cloud)
     with pytest.raises(InputError, match=str(path)) as caught:
         open_scene(path)
     assert "\n" not in str(caught.value)
-    import pathlib
-
-    assert not pathlib.Path("/tmp/lground-was-here").exists()
+    assert not Bomb.target.exists()
 
 
 def test_the_originals_data_roots_are_listed_by_their_lists_or_the_official_ones(tmp_path, cloud):
@@ -226,6 +226,12 @@ def test_the_originals_data_roots_are_listed_by_their_lists_or_the_official_ones
     assert names("test") == ["scene0707_00"]
     (tmp_path / "train.txt").write_text("train/scene0011_00.ply\ntrain/scene0001_00.ply\n")
     assert names("train") == ["scene0001_00", "scene0011_00"]
+
+
+def test_the_originals_files_take_no_masks(tmp_path, cloud, run):
+    write_original_ply(tmp_path / "train" / "scene0000_00.ply", cloud, np.zeros(120))
+    code, _, err = run("prepare", tmp_path, "--limited", "scene-20")
+    assert code == 2 and len(err) == 1 and "masks lie in scene folders" in err[0]
 
 
 def test_the_originals_instance_root_is_listed_by_its_splits_folder(tmp_path, cloud):

@@ -21,9 +21,9 @@ import numpy as np
 
 from lground.errors import InputError
 from lground.files import atomic_file
-from lground.scannet.preparation import only_one_writer, remove_stale_parts
 from lground.scannet.store import PreparedScene, list_scenes, open_scene
 from lground.scannet.workers import run_jobs
+from lground.scannet.writer import only_one_writer, remove_stale_parts
 
 FEWEST = 5  # points kept of an object, if it has as many
 ROUNDS = 50  # of k-means

@@ -2,11 +2,7 @@
 
 import json
 import os
-import shutil
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,9 +17,9 @@ from lground.scannet.raw import RawScene, read_raw_scene
 from lground.scannet.splits import SPLITS, choose_splits
 from lground.scannet.table import TABLE_NAME, LabelTable, read_label_table
 from lground.scannet.workers import run_jobs
+from lground.scannet.writer import only_one_writer, remove_stale_parts
 
 FORMAT = 1  # of the prepared folder; raise it when its meaning changes
-PATIENCE = 5.0  # seconds to wait for another writer; the workers of a killed run end within one
 
 
 @dataclass(frozen=True)
@@ -155,45 +151,6 @@ def _is_scene(folder: Path) -> bool:
     numbers = folder.name.removeprefix("scene").split("_")
     named = folder.name.startswith("scene") and len(numbers) == 2 and all(map(str.isdigit, numbers))
     return named or (folder / f"{folder.name}_vh_clean_2.ply").exists()
-
-
-@contextmanager
-def only_one_writer(root: Path) -> Iterator[None]:
-    """Hold the store `root` for this process; InputError if another one is writing to it.
-
-    The workers of a killed run share its lock until they notice, so wait a little for them.
-    """
-    import fcntl
-
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be written to ({error.strerror}); choose another folder") from None
-    give_up = time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise InputError(
-                        f"{root}: another lground is writing to it; wait for it to end"
-                    ) from None
-                time.sleep(0.1)
-            except OSError:  # some network file systems have no locks
-                break
-        yield
-    finally:
-        os.close(handle)
-
-
-def remove_stale_parts(root: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for pattern in (".*.part*", "*/.*.part*", "*/*/.*.part*"):
-        for part in root.glob(pattern):
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def _finished(job: Job, out: Path, settings: dict, report: Report) -> bool:

@@ -162,12 +162,12 @@ def _read_groups(path: Path) -> list[tuple[str, np.ndarray]]:
 
 def _integers(values: object) -> np.ndarray | None:
     """(n,) int64 of a JSON list of whole numbers that fit, else None."""
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        return None
     try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError:
+        array = np.array(values)
+    except ValueError:  # a list of lists of different lengths
         return None
+    whole = isinstance(values, list) and array.ndim == 1 and (array.dtype.kind == "i" or not array.size)
+    return array.astype(np.int64) if whole else None
 
 
 def _read_json(path: Path) -> dict:
