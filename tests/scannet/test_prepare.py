@@ -164,7 +164,7 @@ def test_a_run_stopped_in_the_middle_goes_on_to_the_same_store(tmp_path, run, ma
         os.killpg(process.pid, blow)  # as a terminal does: to the workers too
     stderr = process.communicate()[1].decode().splitlines()
     assert process.returncode == (-9 if blow == signal.SIGKILL else 130)
-    assert stderr in ([], ["lground: interrupted"])  # and no traceback, of the workers either
+    assert stderr == ([] if blow == signal.SIGKILL else ["lground: interrupted"])  # no traceback of a worker
 
     finished = [p for p in out.glob("train/scene*")]
     assert 2 <= len(finished) < 12

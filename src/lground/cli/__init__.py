@@ -27,14 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in arguments:  # accepted anywhere on the line
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
     try:
-        return app(args=arguments, prog_name="lground", standalone_mode=False) or 0
+        code = app(args=arguments, prog_name="lground", standalone_mode=False) or 0
+        if code == 130:  # Typer turns an interrupt into this code and says nothing
+            print("lground: interrupted", file=sys.stderr)
+        return code
     except (InputError, typer.TyperException) as error:
         if "--debug" in arguments:
             raise
         message = str(error) if isinstance(error, InputError) else error.format_message()
         print("lground:", " ".join(message.split()), file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):  # outside of a command's own work
         print("lground: interrupted", file=sys.stderr)
         return 130
 
