@@ -11,7 +11,7 @@ from pathlib import Path
 from lground.errors import InputError
 from lground.files import atomic_dir
 from lground.progress import track
-from lground.synth.oversegment import K_THRESHOLD, MIN_VERTICES
+from lground.synth.oversegment import K_THRESHOLD, min_vertices
 from lground.synth.rooms import SIZES
 from lground.synth.scannet_format import (
     write_aggregation,
@@ -103,6 +103,6 @@ def _write_scene(folder: Path, seed: int, size: str, spacing: float, job: tuple[
     if not annotated:
         return {}
     segments = home / f"{name}_vh_clean_2.0.010000.segs.json"
-    write_segments(segments, name, scene.segments, K_THRESHOLD, MIN_VERTICES)
+    write_segments(segments, name, scene.segments, K_THRESHOLD, min_vertices(spacing))
     write_aggregation(home / f"{name}.aggregation.json", name, scene.groups)
     return Counter(label for label, _ in scene.groups)

@@ -24,28 +24,35 @@ class Mesh:
 
     def normals(self) -> np.ndarray:
         """Unit normals (N, 3) float32, faces weighted by area; zero where a point has no face."""
-        a, b, c = (self.points[self.faces[:, i]] for i in range(3))
-        cross = np.cross(b - a, c - a)
+        cross = self.face_normals()
         total = np.stack([_sum_at(self.faces, cross[:, i], len(self.points)) for i in range(3)], axis=1)
         return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
+    def face_normals(self) -> np.ndarray:
+        """Normals (F, 3) of the triangles, twice as long as their area."""
+        a, b, c = (self.points[self.faces[:, i]] for i in range(3))
+        return np.cross(b - a, c - a)
+
     def edges(self) -> np.ndarray:
-        """Distinct edges (E, 2) int64, lower index first, sorted."""
         return edges_of(self.faces, len(self.points))
 
     def kept(self, keep: np.ndarray) -> tuple["Mesh", np.ndarray]:
         """The mesh of the points where `keep` (N,) is true and that still have a face; also their indices."""
         faces = self.faces[keep[self.faces].all(axis=1)]
-        index = np.unique(faces)
+        used = np.zeros(len(self.points), dtype=bool)
+        used[faces] = True
+        index = np.flatnonzero(used)
         place = np.zeros(len(self.points), dtype=np.int32)
         place[index] = np.arange(len(index))
         return Mesh(self.points[index], place[faces], self.part[index]), index
 
 
 def edges_of(faces: np.ndarray, count: int) -> np.ndarray:
+    """Distinct edges (E, 2) int64 of triangles over `count` points, lower index first, sorted."""
     pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
     pairs.sort(axis=1)
-    keys = np.unique(pairs[:, 0] * count + pairs[:, 1])
+    keys = np.sort(pairs[:, 0] * count + pairs[:, 1])
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     return np.stack([keys // count, keys % count], axis=1)
 
 
@@ -126,9 +133,11 @@ def extract(volume: Volume) -> Mesh:
     cells = _cells_around(low, axis, stride)
     used = np.zeros(gap.size, dtype=bool)
     used[cells] = True
-    vertex = np.cumsum(used, dtype=np.int64) - 1
+    index = np.flatnonzero(used)
+    vertex = np.empty(gap.size, dtype=np.int32)
+    vertex[index] = np.arange(len(index))
     corner = vertex[cells]
-    points = _mean_at(corner, point, int(vertex[-1]) + 1)
+    points = _mean_at(corner, point, len(index))
     return Mesh(
         (volume.origin + volume.spacing * points).astype(np.float32),
         _triangles(corner, solid.ravel()[low], points),

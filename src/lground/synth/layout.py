@@ -115,7 +115,7 @@ def _axes(corners: np.ndarray) -> np.ndarray:
 class Placer:
     """Tries to put models into a room, by the rules that room recipes name; each returns the thing or None."""
 
-    def __init__(self, room: Room, rng: np.random.Generator, tries: int = 12):
+    def __init__(self, room: Room, rng: np.random.Generator, tries: int = 30):
         self.room, self.rng, self.tries = room, rng, tries
 
     def wall(self, name: str, model: Model, low: float = 0.0, high: float = 0.0) -> Thing | None:

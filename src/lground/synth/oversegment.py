@@ -8,8 +8,15 @@ of its ends, squared where the surface is convex, since objects meet in concave 
 
 import numpy as np
 
-K_THRESHOLD = 0.01
-MIN_VERTICES = 20
+from lground.synth.fusion import edges_of
+
+K_THRESHOLD = 0.005
+MIN_VERTICES = 20  # at 2 cm between vertices, about 80 square centimetres
+
+
+def min_vertices(spacing: float) -> int:
+    """The least size of a segment on a mesh of that spacing (metres): about the same area on every mesh."""
+    return max(3, min(MIN_VERTICES, round(MIN_VERTICES * (0.02 / spacing) ** 2)))
 
 
 def oversegment(
@@ -24,8 +31,6 @@ def oversegment(
     Every segment is connected on the mesh and has at least `min_vertices` vertices, unless its whole connected
     piece of the mesh is smaller.
     """
-    from lground.synth.fusion import edges_of
-
     edges = edges_of(faces, len(points))
     weights = _weights(points, normals, edges)
     order = np.argsort(weights, kind="stable")

@@ -7,7 +7,7 @@ import numpy as np
 from lground.synth import light, sensor
 from lground.synth.fusion import Mesh, Volume, extract, fill
 from lground.synth.layout import Room
-from lground.synth.oversegment import K_THRESHOLD, MIN_VERTICES, oversegment
+from lground.synth.oversegment import min_vertices, oversegment
 from lground.synth.parts import turn
 from lground.synth.rooms import furnish, room_type
 from lground.synth.scannet_format import classes
@@ -43,7 +43,7 @@ def make_scene(seed: int, index: int, size: str = "normal", spacing: float = 0.0
     mesh, colors, owner = _scan(rng, room, spacing)
     alignment = _alignment(rng, room)
     points = ((mesh.points - alignment[:3, 3]) @ alignment[:3, :3]).astype(np.float32)
-    segments = oversegment(mesh.points, mesh.faces, mesh.normals())
+    segments = oversegment(mesh.points, mesh.faces, mesh.normals(), min_vertices=min_vertices(spacing))
     names = [thing.name for thing in room.things]
     objects = owner[mesh.part]
     groups = _annotate(rng, segments, objects, names)
@@ -64,7 +64,7 @@ def _scan(rng: np.random.Generator, room: Room, spacing: float) -> tuple[Mesh, n
     colours = light.record(rng, mesh, colours[index])
     mesh.points = sensor.jitter(rng, mesh, nearest, spacing)
     mesh, index = sensor.thin_out(rng, mesh, nearest, spacing)
-    mesh, kept = mesh.kept(sensor.large_pieces(mesh, MIN_VERTICES))
+    mesh, kept = mesh.kept(sensor.large_pieces(mesh, min_vertices(spacing)))
     return mesh, colours[index][kept], owner
 
 
@@ -72,7 +72,7 @@ def _seen(
     rng: np.random.Generator, mesh: Mesh, volume: Volume, parts: list, room: Room, spacing: float
 ) -> tuple[Mesh, np.ndarray, np.ndarray]:
     """What a walk with the sensor saw: the mesh, the indices of its points, and how near each was seen."""
-    count = int(6 + room.size[0] * room.size[1] * rng.uniform(0.3, 0.6))
+    count = int(6 + room.size[0] * room.size[1] * rng.uniform(0.7, 1.2))
     cameras = sensor.camera_path(rng, volume, room.size[:2], count)
     up = rng.uniform(0.75, 1.4) if rng.random() < 0.3 else rng.uniform(0.2, 0.6)
     seen, nearest = sensor.look(rng, mesh, cameras, spacing, up)
@@ -107,5 +107,3 @@ def _annotate(
             groups.append((raw[0] if usual else raw[int(other * len(raw))], mine))
     return groups
 
-
-__all__ = ["K_THRESHOLD", "MIN_VERTICES", "Scene", "make_scene"]

@@ -21,7 +21,7 @@ def camera_path(
 ) -> np.ndarray:
     """`count` camera places (n, 3), at the height of a held tablet, in the free space of a room of `size` metres."""
     height = rng.uniform(1.3, 1.7)
-    level = int(round((height - volume.origin[2]) / volume.spacing))
+    level = round((height - volume.origin[2]) / volume.spacing)
     crowded = (volume.gap[:, :, : level + 1] < 0).any(axis=2)
     reach = max(1, int(0.3 / volume.spacing))
     free = uniform_filter(crowded.astype(np.float32), 2 * reach + 1, mode="constant", cval=1.0) < 0.02
@@ -29,7 +29,7 @@ def camera_path(
     inside = ((places > 0.25) & (places < np.array(size) - 0.25)).all(axis=1)
     places = places[inside] if inside.any() else np.array(size)[None] / 2
     chosen = places[rng.integers(len(places), size=count)]
-    return np.column_stack([chosen, height + rng.normal(0, 0.08, count)])
+    return np.column_stack([chosen, height + rng.uniform(-0.3, 0.1, count)])
 
 
 def look(
@@ -108,19 +108,21 @@ def thin_out(
     group, first = rank[group], first[order]
     number = np.bincount(group)
     points = np.stack([np.bincount(group, mesh.points[:, i]) / number for i in range(3)], axis=1)
-    return Mesh(points.astype(np.float32), _distinct(group[mesh.faces]), mesh.part[first]), first
+    thin = Mesh(points.astype(np.float32), group[mesh.faces], mesh.part[first])
+    same_side = np.einsum("ij,ij->i", thin.face_normals(), mesh.face_normals()) > 0
+    thin.faces = _distinct(thin.faces[same_side])
+    return thin, first
 
 
 def _distinct(faces: np.ndarray) -> np.ndarray:
-    """Faces (F, 3) int32 without those that lost a corner and without doubles; the turn of each is kept."""
-    a, b, c = faces.T
-    faces = faces[(a != b) & (b != c) & (c != a)]
+    """Faces (F, 3) int32 without doubles, each starting with its lowest corner; the turn of each is kept."""
     lead = np.argmin(faces, axis=1)
     faces = np.stack([faces[np.arange(len(faces)), (lead + i) % 3] for i in range(3)], axis=1)
-    count = int(faces.max()) + 1 if len(faces) else 1
-    keys = (faces[:, 0].astype(np.int64) * count + faces[:, 1]) * count + faces[:, 2]
-    _, index = np.unique(keys, return_index=True)
-    return faces[np.sort(index)].astype(np.int32)
+    order = np.lexsort(faces.T[::-1])
+    faces = faces[order]
+    new = np.ones(len(faces), dtype=bool)
+    new[1:] = (faces[1:] != faces[:-1]).any(axis=1)
+    return faces[new].astype(np.int32)
 
 
 def jitter(rng: np.random.Generator, mesh: Mesh, nearest: np.ndarray, spacing: float) -> np.ndarray:

@@ -102,16 +102,16 @@ def _door(room: Room, rng: np.random.Generator, o: Opening, trim: m.Material) ->
 
 
 def _jamb(o: Opening, trim: m.Material) -> Part:
-    """Two posts and a lintel that stand out of the wall by 2.5 cm."""
-    opening = (0, -0.54, o.width / 2, o.high / 2 + 0.5)  # open at the floor
-    return pierced((o.width + 0.16, 0.16, o.high + 0.08), [opening], (0, -0.055, 0), trim, backed=True)
+    """Two posts and a lintel that stand out of the wall by 4 cm."""
+    opening = (0, -0.55, o.width / 2, o.high / 2 + 0.5)  # open at the floor
+    return pierced((o.width + 0.2, 0.16, o.high + 0.1), [opening], (0, -0.04, 0), trim, backed=True)
 
 
 def _closet(room: Room, rng: np.random.Generator, o: Opening, trim: m.Material) -> None:
     """Two sliding leaves, one behind the other."""
     face, at = m.board(rng), room.on_wall(o.wall, o.s, 0.0)
     leaves = [
-        box((o.width / 2 + 0.03, 0.05, o.high), (s * o.width / 4, -0.05 - 0.03 * s, 0), face) for s in (-1, 1)
+        box((o.width / 2 + 0.03, 0.05, o.high), (s * o.width / 4, -0.1 - 0.03 * s, 0), face) for s in (-1, 1)
     ]
     room.add(Thing("closet door", Model(tuple(leaves)), YAWS[o.wall], at), solid=False)
     room.keep_free(
@@ -123,10 +123,10 @@ def _closet(room: Room, rng: np.random.Generator, o: Opening, trim: m.Material) 
 
 def _window(room: Room, rng: np.random.Generator, o: Opening, trim: m.Material) -> None:
     at, yaw, height = room.on_wall(o.wall, o.s, 0.0, o.low), YAWS[o.wall], o.high - o.low
-    pane = box((o.width, 0.03, height), (0, -0.13, 0), m.glass(rng))
-    rim = frame((o.width, 0.07, height), 0.07, (0, -0.12, 0), trim)
+    pane = box((o.width, 0.03, height), (0, -0.15, 0), m.glass(rng))
+    rim = frame((o.width, 0.07, height), 0.07, (0, -0.13, 0), trim)
     bars = [
-        box((0.06, 0.06, height), (x * o.width, -0.12, 0), trim)
+        box((0.06, 0.06, height), (x * o.width, -0.13, 0), trim)
         for x in ((0,) if rng.random() < 0.6 else (-0.17, 0.17))
     ]
     room.add(Thing("window", Model((pane, rim, *bars)), yaw, at), solid=False)
@@ -136,7 +136,7 @@ def _window(room: Room, rng: np.random.Generator, o: Opening, trim: m.Material) 
     cover = rng.random()
     if cover < 0.25:
         model = hung.blinds(rng, o.width - 0.04, height)
-        room.add(Thing("blinds", model, yaw, room.on_wall(o.wall, o.s, -0.03, o.low)))
+        room.add(Thing("blinds", model, yaw, room.on_wall(o.wall, o.s, -0.05, o.low)))
     elif cover < 0.6:
         _curtains(room, rng, o)
     front = Thing("", Model((box((o.width, 0.3, height), (0, 0.15, 0), trim),)), yaw, at)
