@@ -21,8 +21,8 @@ def camera_path(
 ) -> np.ndarray:
     """`count` camera places (n, 3), at the height of a held tablet, in the free space of a room of `size` metres."""
     height = rng.uniform(1.3, 1.7)
-    level = round((height - volume.origin[2]) / volume.spacing)
-    crowded = (volume.gap[:, :, : level + 1] < 0).any(axis=2)
+    low, high = (round((z - volume.origin[2]) / volume.spacing) for z in (0.3, height))
+    crowded = (volume.gap[:, :, low : high + 1] < 0).any(axis=2)
     reach = max(1, int(0.3 / volume.spacing))
     free = uniform_filter(crowded.astype(np.float32), 2 * reach + 1, mode="constant", cval=1.0) < 0.02
     places = np.argwhere(free) * volume.spacing + volume.origin[:2]
@@ -51,7 +51,7 @@ def look(
         front = _depth_map(ray, elevation, distance, cell)
         slack = 1.5 * spacing + cell * distance / np.maximum(facing, FACING)
         fades = distance < rng.uniform(*REACH)
-        hit = (facing > FACING) & (distance < front + slack) & (elevation < up) & (elevation > -1.3) & fades
+        hit = (facing > FACING) & (distance < front + slack) & (elevation < up) & (elevation > -1.4) & fades
         seen += hit
         nearest = np.where(hit & (distance < nearest), distance, nearest)
     return seen, nearest
