@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from lground.data import SceneDataset
 from lground.errors import InputError
 from lground.scannet import limit_annotation, list_scenes, open_scene, prepare
-from lground.scannet.limited import draw_scenes, farthest_points, object_masks, parse_setting, scene_mask
+from lground.scannet.limited import (
+    draw_scenes,
+    farthest_points,
+    k_means,
+    object_masks,
+    parse_setting,
+    scene_mask,
+)
 
 
 @st.composite
@@ -69,6 +76,18 @@ def test_scene_points_stand_for_the_clusters_of_the_scene():
         for chosen in (np.flatnonzero(mask), rng.choice(len(coord), 40, replace=False))
     )
     assert ours < drawn
+
+
+def test_k_means_agrees_with_scipy_on_separate_blobs():
+    from scipy.cluster.vq import kmeans2
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 0.3, (400, 6)) + rng.integers(0, 3, (400, 1)) * 5
+    start = features[rng.choice(400, 7, replace=False)]
+    cluster, distance = k_means(features, start)
+    centers, expected = kmeans2(features, start, iter=50, minit="matrix")
+    assert (cluster == expected).all()
+    np.testing.assert_allclose(distance, np.linalg.norm(features - centers[expected], axis=1), atol=1e-9)
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1.0), st.integers(0, 5))

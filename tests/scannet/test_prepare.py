@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,22 @@ def test_a_full_disk_or_a_locked_folder_is_told_in_one_line(raw_root, tmp_path, 
     assert "the store holds 0 train, 1 val, 1 test" in text
 
 
+def start_and_stop(command, out, blow):
+    """Start a command, stop it when two scenes are there; its exit code and stderr."""
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True
+    )
+    give_up = time.monotonic() + 60
+    while len(list(out.glob("train/scene*"))) < 2 and time.monotonic() < give_up:
+        time.sleep(0.002)
+    if blow == signal.SIGKILL:
+        process.kill()  # the workers are left to find out
+    else:
+        os.killpg(process.pid, blow)  # as a terminal does: to the workers too
+    stderr = process.communicate()[1]
+    return process.returncode, stderr
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_stopped_in_the_middle_goes_on_to_the_same_store(tmp_path, run, make_raw, make_table, blow):
     raw = tmp_path / "raw"
@@ -152,22 +169,15 @@ def test_a_run_stopped_in_the_middle_goes_on_to_the_same_store(tmp_path, run, ma
     assert run("prepare", raw, whole, "--workers", 1)[0] == 0
 
     command = [sys.executable, "-m", "lground", "prepare", str(raw), str(out), "--workers", "2"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    give_up = time.monotonic() + 60
-    while len(list(out.glob("train/scene*"))) < 2 and time.monotonic() < give_up:
-        time.sleep(0.002)
-    if blow == signal.SIGKILL:
-        process.kill()
-    else:
-        os.killpg(process.pid, blow)  # as a terminal does: to the workers too
-    stderr = process.communicate()[1].decode().splitlines()
-    assert process.returncode == (-9 if blow == signal.SIGKILL else 130)
-    assert stderr == ([] if blow == signal.SIGKILL else ["lground: interrupted"])  # no traceback of a worker
+    for _ in range(5):  # on a busy machine the run may end before the blow falls
+        code, stderr = start_and_stop(command, out, blow)
+        finished = list(out.glob("train/scene*"))
+        if len(finished) < 12:
+            break
+        shutil.rmtree(out)
+    assert 2 <= len(finished) < 12 and code == (-9 if blow == signal.SIGKILL else 130)
+    assert stderr == ("" if blow == signal.SIGKILL else "lground: interrupted\n")  # no traceback of a worker
 
-    finished = [p for p in out.glob("train/scene*")]
-    assert 2 <= len(finished) < 12
     expected = content(whole)
     for folder in finished:
         assert all(data == expected[f"train/{folder.name}/{n}"] for n, data in content(folder).items())

@@ -9,7 +9,6 @@ differ from its published lists).
 
 import os
 import re
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -97,8 +96,7 @@ def _write_scene_list(root: Path, scenes: list[Path], setting: Setting, seed: in
 
 
 def draw_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[str]:
-    """`fraction` of the scenes (at least one), sorted; with one seed, smaller draws are part of larger
-    ones."""
+    """`fraction` of the scenes (at least one), sorted; smaller draws of a seed are part of larger ones."""
     order = np.random.default_rng(seed).permutation(len(names))
     count = max(1, round(fraction * len(names)))
     return sorted(names[k] for k in order[:count])
@@ -171,14 +169,11 @@ def farthest_points(points: np.ndarray, count: int) -> np.ndarray:
 def scene_mask(
     coord: np.ndarray, color: np.ndarray, annotated: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A mask (N,) bool of `count` annotated points: k-means over xyz (m) and rgb (0..1), nearest to each
-    centre.
+    """A mask (N,) bool of `count` annotated points: those nearest to the centres of k-means.
 
-    All annotated points if there are no more than `count`. A point stands for one cluster only; should
-    clusters come out empty, points drawn at random take their place.
+    Clusters are over xyz (m) and rgb (0..1). All annotated points if there are no more than `count`. A point
+    stands for one cluster only; should clusters come out empty, points drawn at random take their place.
     """
-    from scipy.cluster.vq import kmeans2
-
     mask = np.zeros(len(coord), dtype=bool)
     candidates = np.flatnonzero(annotated)
     if len(candidates) <= count:
@@ -186,13 +181,31 @@ def scene_mask(
         return mask
     features = np.concatenate([coord[candidates], color[candidates] / 255.0], axis=1, dtype=np.float64)
     start = features[rng.choice(len(features), count, replace=False)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # empty clusters are dealt with below
-        centers, cluster = kmeans2(features, start, iter=ROUNDS, minit="matrix")
-    distance = np.square(features - centers[cluster]).sum(axis=1)
+    cluster, distance = k_means(features, start)
     by_cluster = np.lexsort((distance, cluster))
     first = np.flatnonzero(np.diff(cluster[by_cluster], prepend=-1))
     mask[candidates[by_cluster[first]]] = True
     others = candidates[~mask[candidates]]
     mask[rng.choice(others, count - len(first), replace=False)] = True
     return mask
+
+
+def k_means(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster (n,) of each row of `features` (n, d) and its distance (n,) to the centre.
+
+    From `centers` (k, d) on, Lloyd's iteration until nothing changes or ROUNDS are over; a centre that loses
+    all its rows stays where it is. The kd-tree makes a step cost about as much for 200 centres as for 20 and
+    leaves other processes their cores.
+    """
+    from scipy.spatial import cKDTree
+
+    cluster = np.full(len(features), -1)
+    for _ in range(ROUNDS):
+        before = cluster
+        distance, cluster = cKDTree(centers).query(features)
+        if (cluster == before).all():
+            break
+        sizes = np.bincount(cluster, minlength=len(centers))[:, None]
+        sums = [np.bincount(cluster, weights=column, minlength=len(centers)) for column in features.T]
+        centers = np.where(sizes > 0, np.stack(sums, axis=1) / np.maximum(sizes, 1), centers)
+    return cluster, distance

@@ -11,8 +11,7 @@ from lground.scans import read_scan
 
 
 def open_original(path: Path) -> PreparedScene:
-    """Open `<scene>.ply` (semantic segmentation) or `<scene>.pth` (instance segmentation) of the original
-    system.
+    """Open the original's `<scene>.ply` (semantic segmentation) or `<scene>.pth` (instance segmentation).
 
     Both hold raw ScanNet ids, so only ScanNet200 labels can be had from them; there are no superpoints.
     """

@@ -34,8 +34,7 @@ def _official() -> dict[str, tuple[str, ...]]:
 
 
 def read_scene_list(path: str | os.PathLike) -> tuple[str, ...]:
-    """Scene names from a text file, one per line; of a path such as train/scene0000_00.ply the name
-    counts."""
+    """Scene names from a text file, one per line; a path such as train/scene0000_00.ply counts as its name."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -62,8 +61,7 @@ def _scene_name(line: str) -> str:
 
 
 def choose_splits(raw: Path, given: Mapping[str, str | os.PathLike | None]) -> dict[str, frozenset[str]]:
-    """Scenes of each split: the list given for it, else scannetv2_<split>.txt in `raw`, else the official
-    list.
+    """Scenes of each split: from the list given, else raw/scannetv2_<split>.txt, else the official list.
 
     A scene that a given list claims leaves the official lists of the other splits. InputError if two given
     lists share a scene.
