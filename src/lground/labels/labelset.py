@@ -113,8 +113,7 @@ def _read_rows(path: Path) -> list[dict]:
 
 
 def from_rows(name: str, rows: list[dict], path: str | os.PathLike) -> LabelSet:
-    """A label set from the entries of a .json list (see `load_labels`); `path` is what errors name as their
-    source."""
+    """A label set from the entries of a .json list (see `load_labels`); errors name `path`."""
     if not rows:
         raise InputError(f"{path}: holds no class names; write at least one")
     if len(rows) > _MAX_CLASSES:
@@ -181,8 +180,7 @@ def _reject_duplicates(values: list, what: str, path: Path) -> None:
 
 
 def _palette(count: int) -> np.ndarray:
-    """`count` colours (count, 3) uint8: hues by the golden ratio, so that neighbours in the list look
-    different."""
+    """`count` colours (count, 3) uint8: hues by the golden ratio, so that neighbours look different."""
     hues = np.arange(count) * 0.618033988749895 % 1.0
     values = np.where(np.arange(count) % 2, 0.75, 0.95)
     colors = [colorsys.hsv_to_rgb(h, 0.6, v) for h, v in zip(hues, values, strict=True)]

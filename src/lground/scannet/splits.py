@@ -34,7 +34,7 @@ def _official() -> dict[str, tuple[str, ...]]:
 
 
 def read_scene_list(path: str | os.PathLike) -> tuple[str, ...]:
-    """Scene names from a text file, one per line; a path such as train/scene0000_00.ply counts as its name."""
+    """Scene names from a text file, one per line; of a path train/scene0000_00.ply the name counts."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -39,8 +39,7 @@ class PreparedScene:
         return _class_indices(self.segments[label_set], label_set, self.folder)
 
     def annotated(self, setting: str | None) -> np.ndarray | None:
-        """(N,) bool: the vertices whose label may be used in a limited-annotation setting such as
-        "object-0.05".
+        """(N,) bool: the vertices whose label may be used in a setting such as "object-0.05".
 
         None (all of them) for the setting None. InputError if the masks of the setting were not written.
         """
@@ -54,8 +53,7 @@ class PreparedScene:
 
 
 def open_scene(path: str | os.PathLike) -> PreparedScene:
-    """Open a prepared scene folder (this package's or Pointcept's) or a .ply or .pth file of the original
-    system.
+    """Open a prepared scene folder (this package's or Pointcept's) or an original .ply or .pth file.
 
     Arrays that are absent are -1 throughout: superpoint, instance, and the labels of a scene that has none.
     """
