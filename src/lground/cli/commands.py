@@ -2,13 +2,16 @@
 
 from lground.cli import app
 from lground.cli.anchors import anchors
+from lground.cli.convert import convert
 from lground.cli.demo import demo
 from lground.cli.doctor import doctor
 from lground.cli.evaluate import evaluate
 from lground.cli.finetune import finetune
 from lground.cli.prepare import prepare
 from lground.cli.pretrain import pretrain
+from lground.cli.query import query
+from lground.cli.segment import segment
 from lground.cli.synth import synth
 
-for verb in (demo, synth, prepare, anchors, pretrain, finetune, evaluate, doctor):
+for verb in (demo, synth, prepare, anchors, pretrain, finetune, evaluate, segment, query, convert, doctor):
     app.command(verb.__name__)(verb)

@@ -60,7 +60,7 @@ def draw(
     points = points[kept]
     spacing, slope = _surface(points, camera)
     pixels, depth = camera.project(points)
-    radius = np.clip(spacing * camera.scale / depth * 0.75 * OVERSAMPLING, 0.8, LARGEST_DISC)
+    radius = np.clip(spacing * camera.scale / depth * 0.85 * OVERSAMPLING, 0.8, LARGEST_DISC)
     seen = _splat(pixels * OVERSAMPLING, depth, radius, (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING))
     shade = _edges(np.where(seen >= 0, depth[seen], np.inf)) * slope[seen]
     return Drawing(np.where(seen >= 0, kept[seen], -1), shade.astype(np.float32))

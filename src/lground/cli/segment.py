@@ -1,0 +1,54 @@
+"""`lground segment`: a class for every vertex of a scan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lground.cli.outputs import check_outputs
+
+Scan = Annotated[Path, typer.Argument(help="Your scan: .ply .obj .pcd .las .laz .npz .npy, +Z up.")]
+Weights = Annotated[Path, typer.Option("--model", "-m", help="Run folder, .safetensors or published .ckpt.")]
+Units = Annotated[str, typer.Option(help="What the scan's coordinates are in: m, cm, mm, ft, in.")]
+Anchors = Annotated[Path | None, typer.Option(help="Text anchors, for a published pretraining checkpoint.")]
+VoxelSize = Annotated[
+    float | None, typer.Option(help="Metres; larger needs less memory [default: the model's].")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda when there is one].")]
+Features = Annotated[Path | None, typer.Option(help="Also write features, .npz: row voxel[i] is vertex i's.")]
+
+
+def segment(
+    scan: Scan,
+    model: Weights,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="[default: SCAN.labels.ply]")] = None,
+    units: Units = "m",
+    anchors: Anchors = None,
+    voxel_size: VoxelSize = None,
+    features: Features = None,
+    device: Device = None,
+):
+    """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON."""
+    from lground import predict
+    from lground.scans import read_scan, write_scan
+
+    out = out or scan.with_name(f"{scan.stem}.labels.ply")
+    check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",)})
+    chosen = predict.choose_device(device)
+    room, loaded = read_scan(scan, units), predict.load_model(model, anchors)
+    result = predict.segment(
+        loaded, room, features=features is not None, voxel_size=voxel_size, device=chosen
+    )
+    classes = predict.found_classes(room, result)
+    if features is not None:
+        result.save_features(features)
+    predict.write_classes(classes, out.with_suffix(".json"))
+    write_scan(result.paint(room), out)
+    _print(classes)
+    print(f"\n{len(room)} vertices labelled: {out}, classes in {out.with_suffix('.json').name}")
+
+
+def _print(classes) -> None:
+    print(f"{'class':<28}{'vertices':>10}{'surface':>10}{'score':>8}")
+    for entry in classes:
+        print(f"{entry.name[:27]:<28}{entry.vertices:>10}{100 * entry.share:>8.1f} %{entry.score:>8.2f}")

@@ -1,0 +1,90 @@
+"""`lground segment` and `lground query` as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lground.cli import main
+from lground.predict import segment
+from lground.scans import Scan, read_scan, write_scan
+
+
+def test_segment(classifier, weights, scan, scan_file, tmp_path, capsys):
+    out, features = tmp_path / "out.ply", tmp_path / "f.npz"
+    line = ["segment", scan_file, "--model", weights, "-o", out, "--features", features, "--device", "cpu"]
+    assert main([str(word) for word in line]) == 0
+    expected = segment(classifier, scan, features=True)
+    labelled = read_scan(out)
+    np.testing.assert_array_equal(labelled.points, scan.points)
+    np.testing.assert_array_equal(labelled.faces, scan.faces)
+    np.testing.assert_array_equal(labelled.extras["label"], expected.labels)
+    np.testing.assert_allclose(labelled.extras["score"], expected.scores, rtol=1e-5)
+    np.testing.assert_array_equal(labelled.colors, classifier.label_set.colors[expected.labels])
+    with np.load(features) as saved:
+        np.testing.assert_allclose(saved["features"][saved["voxel"]], expected.features, rtol=1e-4, atol=1e-5)
+    classes = json.loads((tmp_path / "out.json").read_text())
+    printed = capsys.readouterr().out
+    for entry in classes:
+        assert entry["vertices"] == (expected.labels == entry["index"]).sum()
+        assert entry["name"] in printed
+
+
+def test_segment_in_millimetres_beside_the_scan(weights, scan, tmp_path, capsys):
+    write_scan(Scan(scan.points * 1000, scan.colors), tmp_path / "mm.ply")
+    run_folder = str(weights.parent)
+    assert main(["segment", str(tmp_path / "mm.ply"), "-m", run_folder]) == 2
+    assert "--units mm" in capsys.readouterr().err
+    assert main(["segment", str(tmp_path / "mm.ply"), "-m", run_folder, "--units", "mm"]) == 0
+    np.testing.assert_allclose(read_scan(tmp_path / "mm.labels.ply").points, scan.points, atol=1e-5)
+
+
+def test_query(grounded_weights, scan, scan_file, tmp_path, capsys):
+    out, picture = tmp_path / "q.ply", tmp_path / "q.png"
+    texts = ["somewhere to sit", "a lamp"]
+    line = ["query", scan_file, *texts, "--model", grounded_weights, "-o", out, "--picture", picture]
+    assert main([str(word) for word in line]) == 0
+    answered = read_scan(out)
+    np.testing.assert_array_equal(answered.faces, scan.faces)
+    assert answered.extras["score_0"].std() > 0 and answered.extras["score_1"].std() > 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    for text in texts:
+        assert f'"{text}"' in printed
+
+
+@pytest.fixture
+def wrong(tmp_path, scan_file):
+    (tmp_path / "text.safetensors").write_text("these are not weights")
+    (tmp_path / "text.ckpt").write_text("nor these")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.ply").write_bytes(scan_file.read_bytes()[:500])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "line,words",
+    [
+        ("segment {scan} --model {wrong}/text.safetensors", "text.safetensors"),
+        ("segment {scan} --model {wrong}/text.ckpt", "text.ckpt"),
+        ("segment {scan} --model {wrong}/empty", "no weights"),
+        ("segment {scan} --model {wrong}/none.ckpt", "no such file"),
+        ("segment {wrong}/broken.ply --model {weights}", "truncated"),
+        ("segment {wrong}/none.ply --model {weights}", "none.ply: no such file"),
+        ("segment {scan} --model {weights} -o {scan}", "overwrite the scan"),
+        ("segment {scan} --model {weights} -o {wrong}/out.docx", "change the suffix"),
+        ("segment {scan} --model {weights} --device warp", "--device warp"),
+        ("segment {scan} --model {weights} --voxel-size 0", "voxel size"),
+        ("segment {scan} --model {weights} --voxel-size -1", "voxel size"),
+        ("segment {scan}", "--model"),
+        ("query {scan} lamp --model {weights}", "not grounded in language"),
+        ("query {scan} --model {weights}", "TEXTS"),
+    ],
+)
+def test_one_clear_line(line, words, wrong, weights, scan_file, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert main(line.format(scan=scan_file, wrong=wrong, weights=weights).split()) == 2
+    error = capsys.readouterr().err
+    assert words.lower() in error.lower() and error.count("\n") == 1, error
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(scan_file.parent.glob("*.labels.ply"))
