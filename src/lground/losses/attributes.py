@@ -31,9 +31,7 @@ class AttributeProjections(nn.Module):
         gram.diagonal().add_(ridge * gram.diagonal().mean())
         for k, linear in enumerate(self.attr_linears):
             change = torch.linalg.solve(gram, names.T @ (forms[:, k] - names))
-            weight = change + torch.eye(
-                len(change), dtype=change.dtype
-            )  # identity: the form differs by a shift
+            weight = change + torch.eye(len(change)).to(change)  # identity: the form differs by a shift
             linear.weight.copy_(weight.T)
             linear.bias.copy_(mean[1 + k] - mean[0] @ weight)
         return self
