@@ -20,6 +20,5 @@ def synth(
     from lground.synth import write_dataset
 
     counts = write_dataset(out, train, val, test, seed=seed, size=size, spacing=spacing, workers=workers)
-    print(
-        f"{out}: {train} train, {val} val, {test} test scenes; {sum(counts.values())} objects, {len(counts)} names"
-    )
+    scenes = f"{train} train, {val} val, {test} test scenes"
+    print(f"{out}: {scenes}; {sum(counts.values())} objects, {len(counts)} names")

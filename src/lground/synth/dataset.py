@@ -36,13 +36,13 @@ def write_dataset(
     spacing: float = 0.02,
     workers: int | None = None,
 ) -> Counter:
-    """Write made-up scans into the folder `out`, which must be empty or absent. Returns objects per raw category.
+    """Write made-up scans into the folder `out`, which must be empty or absent.
 
     Scene k depends on `seed`, `size`, `spacing` and k only; the same arguments give the same bytes whatever
-    `workers` (processes; default: all cores) is.
+    `workers` (processes; default: all cores) is. Returns the number of annotated objects per raw category.
 
     Raises:
-        InputError: a count is negative, no scene is asked for, `spacing` or `size` is not usable, `out` is not empty.
+        InputError: a count is negative or all are 0, `spacing` or `size` is not usable, `out` is not empty.
     """
     out = Path(out)
     _check(out, train, val, test, size, spacing)

@@ -1,7 +1,7 @@
 """Parts fused into one surface, as depth maps of a real room are: signed distances on a grid, then a mesh.
 
-The mesh is extracted with surface nets: one vertex in each grid cell that the surface crosses (at the mean of the
-crossings of the cell's edges), one quad around each grid edge that the surface crosses.
+The mesh is extracted with surface nets: one vertex in each grid cell that the surface crosses (at the mean
+of the crossings of the cell's edges), one quad around each grid edge that the surface crosses.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ BAND = 2.5  # how far from a part its distance is computed, in grid steps
 
 @dataclass
 class Mesh:
-    """Triangles `faces` (F, 3) int32 over `points` (N, 3) float32 metres; `part` (N,) int32 is what each point shows."""
+    """Triangles `faces` (F, 3) int32 over `points` (N, 3) float32 metres; `part` (N,) int32: what each shows."""
 
     points: np.ndarray
     faces: np.ndarray
@@ -62,7 +62,7 @@ def _sum_at(faces: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 @dataclass
 class Volume:
-    """Signed distance `gap` (X, Y, Z) float32 at `origin + spacing * index`, and which part is nearest (int32)."""
+    """Signed distance `gap` (X, Y, Z) float32 at `origin + spacing * index`, and the nearest part (int32)."""
 
     gap: np.ndarray
     part: np.ndarray
@@ -167,7 +167,7 @@ def _triangles(corner: np.ndarray, solid_below: np.ndarray, points: np.ndarray) 
 
 
 def _shown(volume: Volume, low: np.ndarray, high: np.ndarray, corner: np.ndarray, count: int) -> np.ndarray:
-    """The part in front of each vertex: the nearest one seen from the free corner that is closest to the surface."""
+    """The part in front of each vertex: the nearest to the free corner that is closest to the surface."""
     gap, part = volume.gap.ravel(), volume.part.ravel()
     free = np.where(gap[low] >= 0, low, high)
     order = np.argsort(-gap[free], kind="stable")

@@ -1,7 +1,7 @@
 """Where things stand: a room of things, none of which runs into another.
 
-Walls are numbered 0..3 from y = 0 against the clock; along each, `s` is metres from its start, seen from inside.
-A thing's footprint is a turned rectangle with a range of heights; two things collide when both overlap.
+Walls are numbered 0..3 from y = 0 against the clock; along each, `s` is metres from its start, seen from
+inside. A thing's footprint is a turned rectangle with a range of heights; two things collide when both overlap.
 """
 
 from dataclasses import dataclass, field
@@ -113,7 +113,7 @@ def _axes(corners: np.ndarray) -> np.ndarray:
 
 
 class Placer:
-    """Tries to put models into a room, by the rules that room recipes name; each returns the thing or None."""
+    """Puts models into a room by the rules that recipes name; each rule returns the thing, or None."""
 
     def __init__(self, room: Room, rng: np.random.Generator, tries: int = 30):
         self.room, self.rng, self.tries = room, rng, tries

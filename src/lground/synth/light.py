@@ -1,4 +1,4 @@
-"""Colours as a camera would record them: material, shading, a colour cast, noise, and bleeding between neighbours."""
+"""Colours as a camera records them: material, shading, a colour cast, bleeding between neighbours, noise."""
 
 from collections.abc import Sequence
 

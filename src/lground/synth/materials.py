@@ -9,7 +9,7 @@ Colour = tuple[float, float, float]  # red, green, blue, each 0..1
 
 @dataclass(frozen=True)
 class Material:
-    """Two colours mixed by a pattern; `scale` is the pattern's period in metres; `clear` lets depth sensors fail."""
+    """Two colours mixed by a pattern of period `scale` metres; depth sensors fail on a share `clear` of it."""
 
     colour: Colour
     second: Colour

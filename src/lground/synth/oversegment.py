@@ -1,9 +1,9 @@
 """Over-segmentation of a mesh into small connected patches.
 
-The graph method of Felzenszwalb and Huttenlocher (Efficient Graph-Based Image Segmentation, IJCV 2004) on the
-edges of the mesh: edges in rising order of weight join two segments when the weight is at most the largest weight
-inside either segment plus `k_threshold / size`. The weight of an edge is one minus the cosine between the normals
-of its ends, squared where the surface is convex, since objects meet in concave creases.
+The graph method of Felzenszwalb and Huttenlocher (Efficient Graph-Based Image Segmentation, IJCV 2004) on
+the edges of the mesh: edges in rising order of weight join two segments when the weight is at most the largest
+weight inside either segment plus `k_threshold / size`. The weight of an edge is one minus the cosine between
+the normals of its ends, squared where the surface is convex, since objects meet in concave creases.
 """
 
 import numpy as np
@@ -26,10 +26,10 @@ def oversegment(
     k_threshold: float = K_THRESHOLD,
     min_vertices: int = MIN_VERTICES,
 ) -> np.ndarray:
-    """Segment of each vertex (N,) int64: the index of one vertex of the segment, as arbitrary ids as ScanNet's.
+    """Segment of each vertex (N,) int64; ids are not contiguous (each is the index of one of its vertices).
 
-    Every segment is connected on the mesh and has at least `min_vertices` vertices, unless its whole connected
-    piece of the mesh is smaller.
+    Every segment is connected on the mesh and has at least `min_vertices` vertices, unless its whole
+    connected piece of the mesh is smaller.
     """
     edges = edges_of(faces, len(points))
     weights = _weights(points, normals, edges)
@@ -52,8 +52,8 @@ def _join(
 ) -> tuple[list[int], list[int]]:
     """Union-find over the sorted edges. The order matters, so this is one tight loop over plain lists.
 
-    `limit[root]` is the largest weight inside the segment plus k / size. Edges come in rising order, so the weight
-    that joins two segments is the largest inside the result.
+    `limit[root]` is the largest weight inside the segment plus k / size. Edges come in rising order, so the
+    weight that joins two segments is the largest inside the result.
     """
     parent, size, limit = list(range(count)), [1] * count, [k_threshold] * count
     for a, b, weight in zip(edges[:, 0].tolist(), edges[:, 1].tolist(), weights.tolist(), strict=True):

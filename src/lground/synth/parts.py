@@ -31,7 +31,7 @@ class Part:
         return replace(self, centre=rotation @ self.centre + offset, rotation=rotation @ self.rotation)
 
     def thickened(self, least: float) -> "Part":
-        """The part as a grid that loses walls thinner than `2 * least` needs it; its top stays where it is."""
+        """The part without walls thinner than `2 * least`, for a coarse grid; its top stays where it is."""
         if self.backed:
             return self
         shape = self.shape.thickened(least)
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Top:
-    """A level rectangle that carries small things, in the model's frame (metres), with `room` metres above it."""
+    """A level rectangle in the model's frame that carries small things, with `room` metres above it."""
 
     low: tuple[float, float]
     high: tuple[float, float]

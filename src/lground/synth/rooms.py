@@ -35,7 +35,7 @@ def recipes() -> dict[str, dict]:
 
 
 def room_type(seed: int, index: int) -> str:
-    """The type of room `index`: each block of rooms has the types in the recipes' shares, in shuffled order."""
+    """The type of room `index`: each block of rooms has every type in its share, in shuffled order."""
     names = [name for name, recipe in recipes().items() for _ in range(recipe["share"])]
     block = np.random.default_rng([seed, 1, index // len(names)])
     return names[block.permutation(len(names))[index % len(names)]]
@@ -59,9 +59,10 @@ def furnish(rng: np.random.Generator, kind: str, size: str) -> Room:
 
 def _row(room: Room, rng: np.random.Generator, kind: str, chance: float, count: str, where: str) -> None:
     least, most = (int(n) for n in count.split("-"))
-    if rng.random() >= chance:
+    space = min(room.size[0] * room.size[1] / 12.0, 1.5)  # a large room holds more than a small one
+    if rng.random() >= chance * max(space, 1.0):
         return
-    wanted = least + rng.binomial(most - least, 0.5)
+    wanted = least + rng.binomial(most - least, 0.5 * space)
     hosts = _hosts(room, where)
     for i in range(wanted):
         _place(room, rng, kind, where.split(), hosts[i % len(hosts)] if hosts else None)
@@ -108,8 +109,7 @@ def _numbers(words: list[str]) -> list[float]:
 
 
 def _kitchen_run(room: Room, rng: np.random.Generator) -> None:
-    """Worktop along a wall: base units below, a stove or a dishwasher in a gap, a sink let in, units above."""
-    wall = int(rng.integers(4))
+    """A worktop along a wall with a sink, a stove beside it, units and machines below, units above."""
     for wall in rng.permutation(4):
         length = min(room.length(wall) - 0.1, rng.uniform(2.2, 3.4))
         start = rng.uniform(0.03, max(room.length(wall) - length, 0.04))

@@ -1,4 +1,4 @@
-"""Writing what ScanNet ships for a scan: mesh, segments, objects, alignment; and the table of raw categories."""
+"""What ScanNet ships for a scan: mesh, segments, objects, alignment; and the table of raw categories."""
 
 import json
 from functools import cache

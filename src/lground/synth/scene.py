@@ -19,9 +19,9 @@ UNANNOTATED = 0.03  # share of objects that nobody annotated
 class Scene:
     """What ScanNet's files of one scan hold, and the truth they were made from.
 
-    points (N, 3) float32 metres in the raw frame, colors (N, 3) uint8, faces (F, 3) int32, segments (N,) int64,
-    groups [(raw category, segment ids)], alignment (4, 4) from the raw to the aligned frame; `objects` (N,) int32
-    is the object that each vertex really belongs to and `names` the class of each object.
+    points (N, 3) float32 metres in the raw frame, colors (N, 3) uint8, faces (F, 3) int32, segments (N,)
+    int64, groups [(raw category, segment ids)], alignment (4, 4) from the raw to the aligned frame; `objects`
+    (N,) int32 is the object that each vertex really belongs to and `names` the class of each object.
     """
 
     kind: str
@@ -82,7 +82,7 @@ def _seen(
 
 
 def _alignment(rng: np.random.Generator, room: Room) -> np.ndarray:
-    """Raw to aligned: undoes a random turn about z; the aligned floor is z = 0, the room's middle x = y = 0."""
+    """Raw to aligned (4, 4): undoes a random turn about z and a shift; the aligned floor is z = 0."""
     alignment = np.eye(4)
     alignment[:3, :3] = turn(rng.uniform(-np.pi, np.pi))
     alignment[:3, 3] = -alignment[:3, :3] @ np.array([*rng.uniform(2, 4, 2), rng.uniform(0, 0.2)])
@@ -106,4 +106,3 @@ def _annotate(
             raw = classes()[name][1]
             groups.append((raw[0] if usual else raw[int(other * len(raw))], mine))
     return groups
-

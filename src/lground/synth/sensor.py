@@ -1,7 +1,7 @@
 """What a hand-held depth sensor leaves of a surface: only what it saw, uneven and noisy.
 
-Visibility is a depth map test: from each place of a camera path, points are sorted into the cells of a panorama,
-and a point is seen when nothing in its cell is clearly nearer and its surface faces the camera.
+Visibility is a depth map test: from each place of a camera path, points are sorted into the cells of a
+panorama, and a point is seen when nothing in its cell is clearly nearer and its surface faces the camera.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ REACH = (3.5, 6.0)  # metres: depth is sure up to the first, gone after the seco
 def camera_path(
     rng: np.random.Generator, volume: Volume, size: tuple[float, float], count: int
 ) -> np.ndarray:
-    """`count` camera places (n, 3), at the height of a held tablet, in the free space of a room of `size` metres."""
+    """`count` camera places (n, 3) at the height of a held tablet in the free space of a room of `size` metres."""
     height = rng.uniform(1.3, 1.7)
     low, high = (round((z - volume.origin[2]) / volume.spacing) for z in (0.3, height))
     crowded = (volume.gap[:, :, low : high + 1] < 0).any(axis=2)
@@ -74,7 +74,7 @@ def _depth_map(ray: np.ndarray, elevation: np.ndarray, distance: np.ndarray, cel
 
 
 def lost(rng: np.random.Generator, points: np.ndarray, seen: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """True (N,) where fusion leaves a hole: never seen, seldom seen, or a shiny surface (`clear` (N,) in 0..1)."""
+    """True (N,) where a hole is left: never seen, seldom seen, or a shiny surface (`clear` (N,) in 0..1)."""
     patch = 0.5 + 0.5 * waves(points / rng.uniform(0.4, 0.7) + rng.uniform(0, 100, 3))
     return (seen == 0) | ((seen == 1) & (patch < 0.3)) | ((patch < clear) & (clear > 0))
 
@@ -91,7 +91,7 @@ def large_pieces(mesh: Mesh, least: int) -> np.ndarray:
 def thin_out(
     rng: np.random.Generator, mesh: Mesh, nearest: np.ndarray, spacing: float
 ) -> tuple[Mesh, np.ndarray]:
-    """Uneven density: patches, mostly far ones, are merged on a grid twice as coarse. Also the kept points' indices."""
+    """Uneven density: patches, mostly far ones, merge on a grid twice as coarse. Also the points' old indices."""
     patch = waves(mesh.points / rng.uniform(0.8, 1.5) + rng.uniform(0, 100, 3))
     coarse = patch + 0.5 * (nearest - 2.0) > 0.7
     cell = np.floor(mesh.points / (2 * spacing)).astype(np.int64)
@@ -126,8 +126,8 @@ def _distinct(faces: np.ndarray) -> np.ndarray:
 
 
 def jitter(rng: np.random.Generator, mesh: Mesh, nearest: np.ndarray, spacing: float) -> np.ndarray:
-    """Points (N, 3) with noise: along the normal it grows with the square of the distance, along the surface it is
-    a fifth of the spacing (so that the fusion grid does not show)."""
+    """Points (N, 3) with noise: along the normal it grows with the square of the distance; along the surface
+    it is a share of the spacing, so that the fusion grid does not show."""
     normals = mesh.normals()
     far = np.where(np.isfinite(nearest), nearest, 2.0)[:, None]
     fine = rng.normal(0, 1, (len(normals), 1)) * (0.0008 + 0.0004 * far**2)

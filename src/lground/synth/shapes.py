@@ -1,8 +1,8 @@
 """Solid shapes as signed distances: negative inside, positive outside, metres.
 
-A shape is centred on its own origin. `distance(x, y, z)` takes three broadcastable float arrays in the shape's
-frame; `half` is half of the bounding box; `thickened(least)` is the same shape with no wall thinner than
-`2 * least`, so that a coarse grid does not lose it.
+A shape is centred on its own origin. `distance(x, y, z)` takes three broadcastable float arrays in the
+shape's frame; `half` is half of the bounding box; `thickened(least)` is the same shape with no wall thinner
+than `2 * least`, so that a coarse grid does not lose it.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Pierced:
-    """A box with rectangular openings along y; holes are (x, z, half width, half height). Frames and walls."""
+    """A box with openings along y; holes are (x, z, half width, half height). Frames and walls."""
 
     half: Triple
     holes: tuple[tuple[float, float, float, float], ...]
@@ -72,7 +72,7 @@ class Tub:
 
 @dataclass(frozen=True)
 class Lathe:
-    """A profile of (z, radius) points turned round z; `squash` scales y; `wall` > 0 leaves a pot open on top."""
+    """A profile of (z, radius) points turned round z; `squash` scales y; `wall` > 0 leaves an open pot."""
 
     profile: tuple[tuple[float, float], ...]
     squash: float = 1.0

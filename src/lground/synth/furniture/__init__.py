@@ -22,26 +22,30 @@ from lground.synth.furniture import (
 from lground.synth.parts import Model
 
 _FAMILIES = {
-    seats: "chair, office chair, armchair, stool, folded chair, couch, sofa chair, ottoman, bench, seat, cushion",
+    seats: "chair, office chair, armchair, stool, folded chair, couch, sofa chair, ottoman, bench, seat, "
+    "cushion",
     tables: "table, dining table, coffee table, end table, desk, nightstand, dresser, tv stand, counter",
-    storage: "cabinet, wardrobe, file cabinet, bookshelf, shelf, rack, storage organizer, box, trash can, trash bin, "
-    "recycling bin, bin, bucket, basket, laundry basket, laundry hamper, crate, storage bin, container, suitcase, cart",
+    storage: "cabinet, wardrobe, file cabinet, bookshelf, shelf, rack, storage organizer, box, trash can, "
+    "trash bin, recycling bin, bin, bucket, basket, laundry basket, laundry hamper, crate, "
+    "storage bin, container, suitcase, cart",
     beds: "bed, mattress, pillow, blanket, clothes, mat",
     lamps: "lamp, floor lamp, ceiling light, light, fan, candle",
-    electronics: "monitor, tv, laptop, keyboard, mouse, computer tower, printer, copier, telephone, speaker, projector, "
-    "power strip, headphones, alarm clock, piano, keyboard piano",
-    kitchen: "kitchen cabinet, wall cabinet, kitchen counter, sink, refrigerator, mini fridge, washing machine, "
-    "clothes dryer, dishwasher, oven, stove, range hood, microwave, toaster oven, toaster, coffee maker, coffee kettle, "
-    "plate, bowl, cup, bottle, water bottle, water pitcher, dish rack, tray, paper towel roll, water cooler",
-    bath: "toilet, bathtub, wall sink, bathroom vanity, bathroom counter, inset sink, bathroom cabinet, shower curtain, "
-    "shower curtain rod, shower head, towel, folded towel, toilet paper, toilet paper dispenser, paper towel dispenser, "
-    "soap dispenser, soap dish, plunger, scale, handicap bar",
-    hung: "picture, mirror, whiteboard, blackboard, bulletin board, board, poster, calendar, sign, clock, "
-    "projector screen, light switch, power outlet, fire alarm, fire extinguisher, vent, radiator, curtain, blinds, "
-    "coat rack, jacket, pipe, mailbox",
-    small: "book, books, paper, plant, potted plant, backpack, bag, purse, paper bag, shoe, ball, dumbbell, tissue box, "
-    "hat, stuffed animal, guitar, ladder, ironing board, vacuum cleaner, broom, dustpan, person, bicycle, object, "
-    "decoration, case of water bottles, music stand",
+    electronics: "monitor, tv, laptop, keyboard, mouse, computer tower, printer, copier, telephone, speaker, "
+    "projector, power strip, headphones, alarm clock, piano, keyboard piano",
+    kitchen: "kitchen cabinet, wall cabinet, kitchen counter, sink, refrigerator, mini fridge, washing "
+    "machine, clothes dryer, dishwasher, oven, stove, range hood, microwave, toaster oven, "
+    "toaster, coffee maker, coffee kettle, plate, bowl, cup, bottle, water bottle, water pitcher, "
+    "dish rack, tray, paper towel roll, water cooler",
+    bath: "toilet, bathtub, wall sink, bathroom vanity, bathroom counter, inset sink, bathroom cabinet, "
+    "shower curtain, shower curtain rod, shower head, towel, folded towel, toilet paper, toilet "
+    "paper dispenser, paper towel dispenser, soap dispenser, soap dish, plunger, scale, handicap "
+    "bar",
+    hung: "picture, mirror, whiteboard, blackboard, bulletin board, board, poster, calendar, sign, "
+    "clock, projector screen, light switch, power outlet, fire alarm, fire extinguisher, vent, "
+    "radiator, curtain, blinds, coat rack, jacket, pipe, mailbox",
+    small: "book, books, paper, plant, potted plant, backpack, bag, purse, paper bag, shoe, ball, "
+    "dumbbell, tissue box, hat, stuffed animal, guitar, ladder, ironing board, vacuum cleaner, "
+    "broom, dustpan, person, bicycle, object, decoration, case of water bottles, music stand",
 }
 
 

@@ -145,7 +145,7 @@ def curtain(rng: Rng) -> Model:
     return Model(
         (
             drape(
-                (rng.uniform(0.4, 0.8), 0.03, rng.uniform(1.6, 2.15)),
+                (rng.uniform(0.4, 0.8), 0.05, rng.uniform(1.6, 2.15)),
                 (0, 0, 0),
                 m.fabric(rng),
                 0.04,

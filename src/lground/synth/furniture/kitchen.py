@@ -1,12 +1,14 @@
 """Kitchens: a counter over fronts, white or steel machines, and what stands on the counter."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from lground.synth import materials as m
 from lground.synth.furniture.electronics import BLACK
+from lground.synth.furniture.storage import _doors
 from lground.synth.parts import Model, Top, ball, box, lathe, part, post, tub
 from lground.synth.shapes import Tub
-from lground.synth.furniture.storage import _doors
 
 Rng = np.random.Generator
 
@@ -111,7 +113,7 @@ def mini_fridge(rng: Rng) -> Model:
 def _fridge(rng: Rng, width: float, depth: float, height: float, skin: m.Material, split: float) -> Model:
     parts = [box((width, depth - 0.06, height), (0, -0.03, 0), skin)]
     edges = [0.04, split * height, height] if split < 1 else [0.04, height]
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         parts.append(box((width, 0.06, high - low - 0.02), (0, depth / 2 - 0.02, low), skin, rounding=0.015))
         parts.append(
             box(

@@ -1,9 +1,9 @@
-"""Things that hold things: closed cabinets share doors and handles, shelves share boards, bins share hollow tubs."""
+"""Things that hold things: cabinets share doors and handles, shelves boards, bins hollow tubs."""
 
 import numpy as np
 
 from lground.synth import materials as m
-from lground.synth.parts import Model, Part, Top, ball, box, drape, lathe, legs, post, tub
+from lground.synth.parts import Model, Part, Top, ball, box, lathe, legs, post, tub
 
 Rng = np.random.Generator
 
@@ -224,23 +224,6 @@ def storage_bin(rng: Rng) -> Model:
 def container(rng: Rng) -> Model:
     w, d, h = rng.uniform(0.15, 0.28), rng.uniform(0.12, 0.2), rng.uniform(0.1, 0.2)
     return Model((box((w, d, h), (0, 0, 0), m.plastic(rng), rounding=0.015),))
-
-
-def closet_rod_clothes(rng: Rng) -> Model:
-    """Clothes hanging side by side."""
-    parts = []
-    for x in np.linspace(-0.35, 0.35, int(rng.integers(4, 7))):
-        parts.append(
-            drape(
-                (rng.uniform(0.38, 0.46), 0.05, rng.uniform(0.7, 1.0)),
-                (x, 0, 0),
-                m.fabric(rng),
-                0.015,
-                0.2,
-                yaw=np.pi / 2,
-            )
-        )
-    return Model(tuple(parts))
 
 
 def suitcase(rng: Rng) -> Model:
