@@ -82,13 +82,27 @@ def cut_away(points: np.ndarray, view: str = "corner") -> np.ndarray:
 
 
 def _near_walls(points: np.ndarray, height: np.ndarray, room: float) -> np.ndarray:
+    """(N,) bool: the walls before the camera, and what is high right behind them (deep door frames)."""
     backward = _direction(wall_angle(points) + np.radians(VIEWS["corner"][0]), 0.0)[:2]
     near = points[:, :2] @ backward  # metres towards the camera
     across = points[:, :2] @ np.array([-backward[1], backward[0]])
     strip = np.floor((across - across.min()) / 0.06).astype(np.int64)
-    nearest = np.full(strip.max() + 1, -np.inf)
-    np.maximum.at(nearest, strip, near)
-    front = near > nearest[strip] - WALL
-    reach = np.zeros(strip.max() + 1)
-    np.maximum.at(reach, strip[front], height[front])
-    return front & (reach[strip] > 0.6 * room) & (height > 0.12)
+    everything = np.ones(len(points), dtype=bool)
+    walls = _front(near, strip, everything, height, 0.6 * room)
+    behind = _front(near, strip, ~walls, height, 0.85 * room) & (height > 0.5 * room)
+    behind &= near > _most(near, strip, everything)[strip] - 3 * WALL
+    return (walls & (height > 0.12)) | behind
+
+
+def _front(
+    near: np.ndarray, strip: np.ndarray, among: np.ndarray, height: np.ndarray, tall: float
+) -> np.ndarray:
+    """(N,) bool: of the points `among`, the nearest 22 cm of each strip that reaches above `tall`."""
+    front = among & (near > _most(near, strip, among)[strip] - WALL)
+    return front & (_most(height, strip, front)[strip] > tall)
+
+
+def _most(values: np.ndarray, strip: np.ndarray, among: np.ndarray) -> np.ndarray:
+    most = np.full(strip.max() + 1, -np.inf)
+    np.maximum.at(most, strip[among], values[among])
+    return most

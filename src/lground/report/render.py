@@ -74,7 +74,7 @@ def _surface(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray
     distance, near = cKDTree(points).query(points, k=count)
     spacing = distance.reshape(len(points), count)[:, min(5, count - 1)]
     typical = np.median(spacing)
-    spacing = np.clip(spacing, typical * 0.5, typical * 3)
+    spacing = np.clip(spacing, typical * 0.5, typical * 2)
     if count < 4:
         return spacing, np.ones(len(points))
     around = points[near] - points[near].mean(axis=1, keepdims=True)
