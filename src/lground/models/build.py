@@ -16,8 +16,8 @@ def build(
     """Build a network by its published name, with fresh weights.
 
     Args:
-        name: "Res16UNet34C", "Res16UNet34D", ...; "insseg_Res16UNet34C", ... have the offsets head of instance
-            segmentation. `VARIANTS` lists them.
+        name: "Res16UNet34C", "Res16UNet34D", ...; "insseg_Res16UNet34C", ... have the offsets head of
+            instance segmentation. `VARIANTS` lists them.
         in_channels: features per voxel.
         out_channels: classes.
         stem_kernel_size: kernel of the first convolution.

@@ -1,28 +1,30 @@
 """A trained model: the network, the classes it knows, the words it was grounded in; and its file.
 
-One safetensors file holds the network's tensors under their own names, the text anchors as `anchors`, and everything
-else as metadata (JSON text), so that a model file explains itself and nothing in it can run.
+One safetensors file holds the network's tensors under their own names, the text anchors as `anchors`, and
+everything else as metadata (JSON text), so that a model file explains itself and nothing in it can run.
 """
 
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lground.errors import InputError
 from lground.files import atomic_file
-from lground.labels import LabelSet, from_rows
+from lground.labels import LabelSet, from_rows, load_labels
+from lground.models.architecture import infer_architecture
 from lground.models.build import build
-from lground.models.checkpoints import load_into, read_safetensors
+from lground.models.checkpoints import load_into, read_checkpoint, read_safetensors
 from lground.models.res16unet import Res16UNet
+from lground.progress import say
 from lground.sparse import SparseTensor
 
+PUBLISHED_LABELS = {20: "scannet20", 200: "scannet200"}
+PUBLISHED_VOXEL_SIZE = 0.02
 TEMPERATURE = 0.07  # CLIP's initial one: turns cosines into probabilities
 
 
@@ -70,7 +72,7 @@ class Model(nn.Module):
         return self.network.final is not None
 
     def forward(self, x: SparseTensor) -> tuple[Tensor, Tensor]:
-        """Class logits (M, C) and features (M, d) of voxels; logits of a pretrained model are cosines / 0.07."""
+        """Class logits (M, C) and features (M, d) of voxels; when pretrained, cosines / 0.07."""
         if self.has_classifier:
             *_, logits, features = self.network(x)
             return logits.features, features.features
@@ -121,35 +123,72 @@ def _metadata(model: Model) -> dict[str, str]:
 def load_model(path: str | os.PathLike) -> Model:
     """Load a trained model, in evaluation mode, on the CPU.
 
-    `path`: a run folder (its best weights), a .safetensors file written by `save_model`, or a published checkpoint
-    (.ckpt, .pth), whose network is inferred from its tensors, with ScanNet's classes and 2 cm voxels.
+    `path`: a run folder (its best weights), a .safetensors file written by `save_model`, or a published
+    checkpoint (.ckpt, .pth), whose network is inferred from its tensors, with ScanNet's classes and 2 cm
+    voxels.
     Raises InputError when the file is missing, damaged, or of another architecture.
     """
     path = _weights_file(Path(path))
     if path.suffix != ".safetensors":
-        return _load_published(path).eval()
+        return load_published(path).eval()
     tensors, metadata = read_safetensors(path)
     if "network" not in metadata:
-        return _load_published(path).eval()
+        return load_published(path).eval()
     try:
         arguments = json.loads(metadata["network_args"])
         rows = json.loads(metadata["label_set"])
         voxel_size, grounding = float(metadata["voxel_size"]), json.loads(metadata["grounding"])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: its metadata is damaged ({error}); write it again with `lground convert`") from None
+        raise InputError(
+            f"{path}: its metadata is damaged ({error}); write it again with `lground convert`"
+        ) from None
     label_set = from_rows(rows["name"], rows["classes"], path)
     anchors = tensors.pop("anchors", None)
     network = build(metadata["network"], **arguments)
     load_into(network, tensors, source=path)
     recipe = metadata.get("recipe", "")
-    return Model(network, metadata["network"], arguments, label_set, voxel_size, anchors, grounding, recipe).eval()
+    return Model(
+        network, metadata["network"], arguments, label_set, voxel_size, anchors, grounding, recipe
+    ).eval()
+
+
+def load_published(path: Path, name: str | None = None, label_set: LabelSet | None = None) -> Model:
+    """The model in a published checkpoint (.ckpt, .pth, or .safetensors without metadata), strictly.
+
+    Args:
+        path: the file.
+        name: the network; told from the tensors and the saved options by default (`infer_architecture`).
+        label_set: the classes; by default ScanNet's 20 or 200, by their number.
+
+    Raises:
+        InputError: the file cannot be read safely, or is of another architecture.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.set_aside:
+        say(f"{path}: set aside, as they belong to a loss: {', '.join(checkpoint.set_aside)}")
+    name, arguments = infer_architecture(checkpoint.state, path, name, checkpoint.network)
+    if label_set is None:
+        classes = arguments.get("out_channels", 200)
+        if classes not in PUBLISHED_LABELS:
+            raise InputError(
+                f"{path}: has {classes} classes, neither ScanNet's 20 nor its 200: name them with --labels"
+            )
+        label_set = load_labels(PUBLISHED_LABELS[classes])
+    elif arguments.setdefault("out_channels", len(label_set)) != len(label_set):
+        raise InputError(
+            f"{path}: has {arguments['out_channels']} classes, and {label_set.name} {len(label_set)}"
+        )
+    network = build(name, **arguments)
+    load_into(network, checkpoint.state, source=path)
+    return Model(network, name, arguments, label_set, PUBLISHED_VOXEL_SIZE)
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike, fresh: tuple[str, ...] = ()) -> list[str]:
     """Start a network from trained weights (any file `load_model` takes); returns the names that stay fresh.
 
-    Only tensors whose names start with one of `fresh` may be missing or left over; a pretrained model's anchors and
-    its projection of anchors are of no use to a network without them. Raises InputError for another architecture.
+    Only tensors whose names start with one of `fresh` may be missing or left over. A pretrained model's anchors
+    and its projection of them are left out. Raises InputError for another
+    architecture.
     """
     state = load_model(path).network.state_dict()
     if getattr(network, "projection_layer", None) is None:

@@ -1,8 +1,10 @@
-"""Res16UNet: a sparse residual U-Net of strides 1, 2, 4, 8, 16 (Choy et al., "4D Spatio-Temporal ConvNets", CVPR 2019),
-as language-grounded pretraining uses it (Rozenberszki et al., ECCV 2022).
+"""Res16UNet: a sparse residual U-Net of strides 1, 2, 4, 8, 16 (Choy et al., "4D Spatio-Temporal ConvNets",
+CVPR 2019), as language-grounded pretraining uses it (Rozenberszki et al., ECCV 2022).
 
 Module names, their order and the parameter shapes are those of the published checkpoints.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +38,11 @@ DECODER = (
 
 
 class BasicBlock(nn.Module):
-    """conv3 - norm - ReLU - conv3 - norm - (+ shortcut) - ReLU; the shortcut is 1x1 - norm where the width changes."""
+    """conv3 - norm - ReLU - conv3 - norm - (+ shortcut) - ReLU; the shortcut of a new width is 1x1 - norm."""
 
     def __init__(self, in_channels: int, channels: int, bn_momentum: float, final_relu: bool = True):
         super().__init__()
-        # The norms inside blocks keep torch's momentum of 0.1: `bn_momentum` never reached them in the original.
+        # The norms inside blocks keep torch's momentum, 0.1: the original did not pass `bn_momentum` on.
         self.conv1 = SparseConv3d(in_channels, channels, 3)
         self.norm1 = BatchNorm(channels)
         self.conv2 = SparseConv3d(channels, channels, 3)
@@ -124,9 +126,9 @@ class Res16UNet(nn.Module):
             anchors: (C, d) text anchors, for the variant that learns to project them.
 
         Returns:
-            `logits, features`: (N, out_channels) and (N, feature_channels), rows as in `x`. Instance variants return
-            `offsets, logits, features`, offsets (N, 3) in metres; a representation-only network returns `features`.
-            With `anchors`, their projection (C, feature_channels) follows at the end.
+            `logits, features`: (N, out_channels) and (N, feature_channels), rows as in `x`. Instance variants
+            return `offsets, logits, features`, offsets (N, 3) in metres. A representation-only network returns
+            `features`. With `anchors`, their projection (C, feature_channels) follows at the end.
         """
         features = self._features(x)
         outputs = (features,) if self.final is None else (self.final(features), features)
@@ -152,7 +154,7 @@ class Res16UNet(nn.Module):
         return _relu(self.get_submodule(norm)(self.get_submodule(conv)(x)))
 
     def project(self, anchors: Tensor) -> Tensor:
-        """Bring text anchors (C, d) to the width of the features, (C, feature_channels); the map is learned."""
+        """Bring text anchors (C, d) to the width of the features, (C, feature_channels), as learned."""
         if self.projection_layer is None:
             raise InputError("this network has no projection of anchors: Res16UNet34CR_Proj has one")
         return self.projection_layer(anchors[:, :, None])[:, :, 0]
@@ -165,7 +167,7 @@ def _relu(x: SparseTensor) -> SparseTensor:
 
 def _blocks(in_channels: int, channels: int, depth: int, bn_momentum: float) -> nn.Sequential:
     widths = [in_channels] + [channels] * depth
-    return nn.Sequential(*(BasicBlock(a, b, bn_momentum) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(BasicBlock(a, b, bn_momentum) for a, b in pairwise(widths)))
 
 
 def _head(kind: str, width: int, classes: int) -> nn.Module:

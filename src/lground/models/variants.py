@@ -1,4 +1,4 @@
-"""The named networks, as data: how many blocks and channels each stage has, and what follows the last block."""
+"""The named networks, as data: blocks and channels of each stage, and what follows the last block."""
 
 import difflib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Variant:
     Attributes:
         layers: residual blocks of the four encoder and four decoder stages.
         decoder_planes: channels of the four decoder stages; the last is the width of the features.
-        final_relu: whether the last block ends in a ReLU. Without it features are signed, as text embeddings are.
+        final_relu: whether the last block ends in a ReLU; if not, features are signed like text embeddings.
         head: "linear" (one 1x1 convolution), or the deeper "two_step" and "block" classifiers.
         offsets: whether a second head predicts the offset of each voxel to the centre of its object.
         projection: whether a learned map brings text anchors to the width of the features.
@@ -79,7 +79,7 @@ VARIANTS: dict[str, Variant] = {
     **{f"insseg_{name}": Variant(v.layers, v.decoder_planes, offsets=True) for name, v in _INSTANCE.items()},
 }
 
-# Named in the original, but their definition cannot run: the classifier expects a quarter of the channels it is given.
+# Named in the original, but their definition cannot run: the classifier expects a quarter of its channels.
 _CANNOT_RUN = ("Res16UNet50", "Res16UNet101")
 
 

@@ -1,8 +1,8 @@
 """Sparse 3-D tensors and convolutions in plain PyTorch, on CPU and CUDA; knows nothing of scans or words.
 
-Conventions (those of MinkowskiEngine, so that published weights keep their meaning): coordinates are integer rows
-[batch, x, y, z]; a tensor of stride s holds multiples of s; kernels are (K, Cin, Cout) with x running fastest in K;
-odd kernel sizes are centred, even ones reach from 0 to size - 1.
+Conventions (those of MinkowskiEngine, so that published weights keep their meaning): coordinates are integer
+rows [batch, x, y, z]; a tensor of stride s holds multiples of s; kernels are (K, Cin, Cout) with x running
+fastest in K; odd kernel sizes are centred, even ones reach from 0 to size - 1.
 """
 
 from lground.sparse.coordinates import CoordinateManager, CoordinateMap

@@ -1,4 +1,4 @@
-"""Where the voxels are: sets of coordinates at one stride, and the manager that shares them through a network."""
+"""Where the voxels are: sets of coordinates, and the manager that shares them through a network."""
 
 from functools import cached_property
 
@@ -57,7 +57,7 @@ class CoordinateMap:
 
     @classmethod
     def from_cells(cls, cells: Tensor, stride: int) -> "CoordinateMap":
-        """The distinct cells among (M, 4) int64 rows given in units of `stride`; the map's rows come sorted."""
+        """The distinct cells among (M, 4) int64 rows in units of `stride`; the map's rows come sorted."""
         space = KeySpace.around([cells])
         cells = space.unpack(torch.unique(space.pack(cells)))
         return cls((cells * _spatial(stride, cells)).int(), stride)
@@ -72,12 +72,12 @@ class CoordinateManager:
         self._kernel_maps: dict[tuple, KernelMap] = {}
 
     def add(self, coordinate_map: CoordinateMap) -> CoordinateMap:
-        """Register a map; the first one of each stride is where transposed convolutions of that stride land."""
+        """Register a map; the first one of each stride is where transposed convolutions land."""
         self._by_stride.setdefault(coordinate_map.stride, coordinate_map)
         return coordinate_map
 
     def coarser(self, fine: CoordinateMap, factor: int) -> CoordinateMap:
-        """The map that a convolution of stride `factor` writes to: corners floored to multiples of the new stride."""
+        """The map a convolution of stride `factor` writes to: voxels floored to multiples."""
         if factor == 1:
             return fine
         key = (fine, factor)
@@ -87,7 +87,7 @@ class CoordinateManager:
         return self._coarse[key]
 
     def finer(self, coarse: CoordinateMap, factor: int, kernel_size: tuple, dilation: tuple) -> CoordinateMap:
-        """The map that a transposed convolution writes to: the one that exists, else every voxel the kernel reaches."""
+        """The map a transposed convolution writes to: the one that exists, else all the kernel reaches."""
         if factor == 1:
             return coarse
         stride = coarse.stride // factor
@@ -103,7 +103,7 @@ class CoordinateManager:
     def kernel_map(
         self, source: CoordinateMap, target: CoordinateMap, kernel_size: tuple, dilation: tuple
     ) -> KernelMap:
-        """Pairs with `source voxel = target voxel + offset * dilation * source.stride`, for every kernel offset."""
+        """For every offset, pairs with `source voxel = target voxel + offset * dilation * source.stride`."""
         key = (source, target, kernel_size, dilation)
         if key not in self._kernel_maps:
             self._kernel_maps[key] = build_kernel_map(source, target, kernel_size, dilation)

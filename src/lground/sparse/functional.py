@@ -1,7 +1,6 @@
 """The arithmetic of sparse layers, on feature matrices and kernel maps.
 
-Every loop below adds rows that occur once per offset, offset after offset, so results do not depend on the number
-of threads.
+Sums run in a fixed order whatever the number of threads: no row is added to by two threads at once.
 """
 
 from collections.abc import Iterator
@@ -74,61 +73,76 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor):
         features, kernel = ctx.saved_tensors
-        of_features = of_kernel = None
-        if ctx.needs_input_grad[0]:
-            of_features = _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map))
-        if ctx.needs_input_grad[1]:
-            kernel_gradient = _unfolded_kernel_gradient if _is_narrow(features) else _kernel_gradient
-            of_kernel = kernel_gradient(features, gradient, ctx.kernel_map)
+        want_features, want_kernel, _ = ctx.needs_input_grad
+        if want_features and want_kernel and not _is_narrow(features):
+            return *_gradients(features, gradient, kernel, ctx.kernel_map), None
+        of_features = (
+            _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map)) if want_features else None
+        )
+        of_kernel = _unfolded_kernel_gradient(features, gradient, ctx.kernel_map) if want_kernel else None
         return of_features, of_kernel, None
 
 
 def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
     """Kernel and map of the operator that carries gradients from the output to the input."""
-    if kernel_map.identity is not None:  # its own mirror image: mirror the kernel instead, and share the blocks
+    if (
+        kernel_map.identity is not None
+    ):  # its own mirror image: mirror the kernel instead, and share the blocks
         return kernel.flip(0).transpose(1, 2), kernel_map
     return kernel.transpose(1, 2), kernel_map.transposed
 
 
 def _gather_multiply_reduce(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Block by block: gather the input rows of all pairs, multiply offset by offset, sum the products of each row."""
+    """Block by block: gather the input rows of all pairs, multiply offset by offset, sum by row."""
     out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
-    largest = max(len(block.inputs) for block in kernel_map.blocks)
-    gathered = features.new_empty(largest, features.shape[1])
-    products = features.new_empty(largest, kernel.shape[2])
+    gathered, products = _buffers(kernel_map, features, out)
     for block in kernel_map.blocks:
-        pairs = len(block.inputs)
-        rows, values = gathered[:pairs], products[:pairs]
+        rows, values = gathered[: len(block.inputs)], products[: len(block.inputs)]
         torch.index_select(features, 0, block.inputs, out=rows)
         for matrix, a, b in zip(kernel, rows.split(block.sizes), values.split(block.sizes), strict=True):
             if len(a):
                 torch.mm(a, matrix, out=b)
-        sums = _sum_terms(values, block)
-        if kernel_map.identity is not None:
-            sums = sums + features[block.rows] @ kernel[kernel_map.identity]
-        out[block.rows] = sums
+        out[block.rows] = _reduce(values, block, features, kernel, kernel_map.identity)
     return out
 
 
-def _sum_terms(values: Tensor, block: Block) -> Tensor:
-    values = values.to(_sum_type(values.dtype))
-    return torch.embedding_bag(values, block.terms, block.starts, mode=0)[0]
+def _gradients(
+    features: Tensor, gradient: Tensor, kernel: Tensor, kernel_map: KernelMap
+) -> tuple[Tensor, Tensor]:
+    """Gradients of features and kernel in one pass, so that the incoming one is gathered once."""
+    adjoint, back = _adjoint(kernel, kernel_map)
+    of_features = torch.empty_like(features)
+    of_matrices = torch.zeros_like(kernel, dtype=_sum_type(kernel.dtype))
+    incoming, products = _buffers(back, gradient, features)
+    own = torch.empty_like(products)
+    for block in back.blocks:
+        pairs = len(block.inputs)
+        torch.index_select(gradient, 0, block.inputs, out=incoming[:pairs])
+        torch.index_select(features, 0, block.outputs, out=own[:pairs])
+        parts = (buffer[:pairs].split(block.sizes) for buffer in (incoming, own, products))
+        for of_matrix, matrix, a, b, c in zip(of_matrices, adjoint, *parts, strict=True):
+            if len(a):
+                torch.mm(a, matrix, out=c)
+                of_matrix += b.t() @ a
+        of_features[block.rows] = _reduce(products[:pairs], block, gradient, adjoint, back.identity)
+    if back.identity is not None:
+        of_matrices[back.identity] = features.t() @ gradient
+        of_matrices = of_matrices.flip(0)  # the adjoint kernel was mirrored
+    return of_features, of_matrices.to(kernel.dtype)
 
 
-def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
-    largest = max(len(rows) for rows in kernel_map.inputs)
-    left = features.new_empty(largest, features.shape[1])
-    right = gradient.new_empty(largest, gradient.shape[1])
-    out = features.new_zeros(len(kernel_map), features.shape[1], gradient.shape[1])
-    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs, strict=True)):
-        if k == kernel_map.identity:
-            torch.mm(features.t(), gradient, out=out[k])
-        elif len(inputs):
-            a, b = left[: len(inputs)], right[: len(inputs)]
-            torch.index_select(features, 0, inputs, out=a)
-            torch.index_select(gradient, 0, outputs, out=b)
-            torch.mm(a.t(), b, out=out[k])
-    return out
+def _buffers(kernel_map: KernelMap, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the pairs of any block at the widths of `left` and `right`."""
+    largest = max(len(block.inputs) for block in kernel_map.blocks)
+    return left.new_empty(largest, left.shape[1]), right.new_empty(largest, right.shape[1])
+
+
+def _reduce(values: Tensor, block: Block, features: Tensor, kernel: Tensor, identity: int | None) -> Tensor:
+    """Sum the products of each output row of a block, and add the identity's, which need no gathering."""
+    sums = torch.embedding_bag(values.to(_sum_type(values.dtype)), block.terms, block.starts, mode=0)[0]
+    if identity is not None:
+        sums += features[block.rows] @ kernel[identity]
+    return sums
 
 
 def _is_narrow(features: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 Triple = tuple[int, int, int]
 
 
-# Output rows that are computed together: on a CPU their products stay in the cache, on a GPU launches count.
-BLOCK_ROWS = {"cpu": 2048}
-BLOCK_ROWS_ELSEWHERE = 1 << 16
+# Output rows computed together: on a CPU their products stay in the cache, elsewhere few launches count.
+CPU_BLOCK_ROWS = 512, 2048
+BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,14 @@ class Block:
 
     Attributes:
         rows: the output rows.
-        inputs: (P,) int32 input rows, offset after offset.
+        inputs, outputs: (P,) int32 rows of the pairs, offset after offset.
         sizes: K numbers of pairs.
         terms, starts: output row j of the block sums the pairs `terms[starts[j] : starts[j + 1]]`, int32.
     """
 
     rows: slice
     inputs: Tensor
+    outputs: Tensor
     sizes: list[int]
     terms: Tensor
     starts: Tensor
@@ -50,8 +50,9 @@ class KernelMap:
     Attributes:
         inputs, outputs: K tensors (P_k,) int64; a pair of offset k at the same position in both.
         input_rows, output_rows: number of rows of the two coordinate maps.
-        identity: of a map between a set of voxels and itself, the offset that pairs every row with itself. Such a
-            map is its own mirror image: the pairs of offset K - 1 - k are those of k turned round. Else None.
+        identity: of a map between a set of voxels and itself, the offset that pairs every row with itself.
+            Such a map is its own mirror image: the pairs of offset K - 1 - k are those of k turned round.
+            Else None.
     """
 
     inputs: tuple[Tensor, ...]
@@ -71,7 +72,7 @@ class KernelMap:
 
     @cached_property
     def neighbours(self) -> Tensor:
-        """(N_out, K) int32: the input row that output row o meets at offset k, or `input_rows` where there is none."""
+        """(N_out, K) int32: the input row that output row o meets at offset k, `input_rows` if none."""
         table = self.inputs[0].new_full((len(self), self.output_rows), self.input_rows, dtype=torch.int32)
         for row, inputs, outputs in zip(table, self.inputs, self.outputs, strict=True):
             row[outputs] = inputs.int()
@@ -80,8 +81,10 @@ class KernelMap:
     @cached_property
     def blocks(self) -> list[Block]:
         """All pairs but those of the identity, in blocks of consecutive output rows."""
-        rows = BLOCK_ROWS.get(self.inputs[0].device.type, BLOCK_ROWS_ELSEWHERE)
-        return [self._block(start, table) for start, table in _enumerate_steps(self.neighbours.split(rows))]
+        device = self.inputs[0].device.type
+        rows = BLOCK_ROWS if device != "cpu" else sorted((*CPU_BLOCK_ROWS, self.output_rows // 4))[1]
+        tables = self.neighbours.split(rows)
+        return [self._block(rows * number, table) for number, table in enumerate(tables)]
 
     def _block(self, start: int, table: Tensor) -> Block:
         present = table != self.input_rows
@@ -94,17 +97,11 @@ class KernelMap:
         return Block(
             rows=slice(start, start + len(table)),
             inputs=inputs,
+            outputs=(by_offset.nonzero()[:, 1] + start).int(),
             sizes=present.sum(0).tolist(),
             terms=numbers.t()[present],
             starts=torch.nn.functional.pad(sums[:-1], (1, 0)),
         )
-
-
-def _enumerate_steps(tables: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    start = 0
-    for table in tables:
-        yield start, table
-        start += len(table)
 
 
 def axis_range(size: int) -> range:
@@ -113,7 +110,7 @@ def axis_range(size: int) -> range:
 
 
 def kernel_offsets(kernel_size: Triple, dilation: Triple = (1, 1, 1)) -> list[Triple]:
-    """The K offsets of a kernel in units of the stride, in the order of the weights: x runs fastest, z slowest."""
+    """The K offsets of a kernel in units of the stride, ordered as the weights: x runs fastest, z slowest."""
     x, y, z = ([i * d for i in axis_range(s)] for s, d in zip(kernel_size, dilation, strict=True))
     return [(a, b, c) for c in z for b in y for a in x]
 
@@ -125,7 +122,7 @@ def build_kernel_map(
     offsets = kernel_offsets(kernel_size, dilation)
     mirrored = source is target and all(size % 2 for size in kernel_size)
     identity = offsets.index((0, 0, 0)) if mirrored else None
-    # Between a map and itself the pairs at -o are those at o turned round, so half of the offsets are searched.
+    # Between a map and itself the pairs at -o are those at o turned round: half of the offsets are searched.
     wanted = offsets[identity:] if mirrored else offsets
     found = _search(source, target, wanted)
     if mirrored:
@@ -137,8 +134,8 @@ def build_kernel_map(
 def _search(source: CoordinateMap, target: CoordinateMap, offsets: list[Triple]) -> dict[Triple, tuple]:
     """{offset: (source rows, target rows)}: one search per (x, y) column of the kernel, then a walk along z.
 
-    Keys of neighbours along z are consecutive numbers, so after the first search the position of the next neighbour
-    is known: it moves on by one exactly where a voxel was met.
+    Keys of neighbours along z are consecutive numbers, so after the first search the position of the next
+    neighbour is known: it moves on by one exactly where a voxel was met.
     """
     queries = target.cells * target.cells.new_tensor([1, *[target.stride // source.stride] * 3])
     margin = [max(abs(o[axis]) for o in offsets) for axis in range(3)]

@@ -1,4 +1,4 @@
-"""One int64 key per voxel whose order is that of (batch, x, y, z), so that sorting and searching are one-dimensional."""
+"""One int64 key per voxel, ordered as (batch, x, y, z), so that sorting and searching are one-dimensional."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ class _Convolution(_Windowed):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(fan), fan = channels x kernel volume (input channels; output ones when transposed)."""
+        """Uniform in ±1/sqrt(fan): input channels (output ones when transposed) x kernel volume."""
         bound = 1 / math.sqrt(self._fan * math.prod(self.kernel_size))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -96,7 +96,8 @@ class _Convolution(_Windowed):
 class SparseConv3d(_Convolution):
     """Sparse convolution: `out[c] = sum_k in[c + offset_k * dilation * stride of the input] @ kernel[k]`.
 
-    With stride 1 the output has the voxels and rows of the input; with stride s those voxels floored to multiples.
+    With stride 1 the output has the voxels and rows of the input; with stride s, those voxels floored to
+    multiples of s.
 
     Args:
         in_channels, out_channels: number of features.
@@ -105,7 +106,8 @@ class SparseConv3d(_Convolution):
         dilation: integer or (x, y, z).
         bias: whether to add a bias.
 
-    Parameters: `kernel` (K, Cin, Cout), x fastest in K, or (Cin, Cout) for kernel size 1 at stride 1; `bias` (1, Cout).
+    Parameters: `kernel` (K, Cin, Cout), x fastest in K, or (Cin, Cout) for kernel size 1 at stride 1; `bias`
+    (1, Cout).
     """
 
     def __init__(
@@ -128,10 +130,10 @@ class SparseConv3d(_Convolution):
 
 
 class SparseConvTranspose3d(_Convolution):
-    """Transposed convolution: coarse voxel p writes `in[p] @ kernel[k]` to p + offset_k * dilation * finer stride.
+    """Transposed convolution: voxel p writes `in[p] @ kernel[k]` to p + offset_k * dilation * finer stride.
 
-    It writes onto the map of the finer stride that the tensor's manager holds, dropping what falls beside it; without
-    such a map it creates every voxel the kernel reaches. Arguments and parameters as SparseConv3d.
+    It writes onto the map of the finer stride that the tensor's manager holds, dropping what falls beside it;
+    without such a map it creates every voxel the kernel reaches. Arguments and parameters as SparseConv3d.
     """
 
     def __init__(
@@ -222,8 +224,8 @@ class GlobalMaxPool(_GlobalPool):
 class BatchNorm(nn.Module):
     """Batch normalisation over all voxels of all scenes; the torch module is `bn`.
 
-    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)` makes every one of a network synchronised between processes;
-    state dict keys stay the same.
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)` makes those of a whole network synchronised between
+    processes; state dict keys stay the same.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -235,7 +237,7 @@ class BatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Normalisation of each scene and channel over its voxels (biased variance), then a learned scale and shift.
+    """Normalisation of each scene and channel over its voxels (biased variance), then a scale and a shift.
 
     Parameters: `weight`, `bias` (1, C).
     """

@@ -14,13 +14,13 @@ class SparseTensor:
 
     Args:
         features: (N, C) floating.
-        coordinates: (N, 4) integer rows [batch, x, y, z] on the same device; any order, negative values welcome,
+        coordinates: (N, 4) integer rows [batch, x, y, z] on the same device; in any order, negative ones too,
             each voxel once.
         stride: distance between neighbouring voxels; coordinates are multiples of it.
         manager: the coordinate manager of the tensors to compute with; a new one by default.
 
     Raises:
-        InputError: duplicates (it says how many), wrong shapes, no rows, or coordinates too far apart to index.
+        InputError: duplicates (it says how many), wrong shapes, no rows, coordinates too far apart to index.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class SparseTensor:
     def _set(self, features: Tensor, coordinate_map: CoordinateMap, manager: CoordinateManager) -> None:
         if features.ndim != 2 or len(features) != len(coordinate_map):
             raise InputError(
-                f"features of shape {tuple(features.shape)} do not fit {len(coordinate_map)} coordinate rows: "
-                "one row of features per voxel is needed"
+                f"features of shape {tuple(features.shape)} do not fit {len(coordinate_map)} coordinate "
+                "rows: one row of features per voxel is needed"
             )
         self.features = features
         self.coordinate_map = coordinate_map
