@@ -45,7 +45,7 @@ def write_dataset(
         InputError: a count is negative or all are 0, `spacing` or `size` is not usable, `out` is not empty.
     """
     out = Path(out)
-    _check(out, train, val, test, size, spacing)
+    _check(out, {"train": train, "val": val, "test": test}, seed, size, spacing)
     numbers = {"train": range(train), "val": range(train, train + val)}
     first = max(FIRST_TEST_SCENE, train + val)
     numbers["test"] = range(first, first + test)
@@ -69,12 +69,14 @@ def scene_id(index: int) -> str:
     return f"scene{index:04d}_00"
 
 
-def _check(out: Path, train: int, val: int, test: int, size: str, spacing: float) -> None:
-    for name, count in (("train", train), ("val", val), ("test", test)):
+def _check(out: Path, counts: dict[str, int], seed: int, size: str, spacing: float) -> None:
+    for name, count in counts.items():
         if count < 0:
             raise InputError(f"--{name} {count}: the number of scenes cannot be negative")
-    if train + val + test == 0:
+    if not any(counts.values()):
         raise InputError("no scene asked for: give --train, --val or --test a number above 0")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: give 0 or a positive number")
     if size not in SIZES:
         raise InputError(f"--size {size}: choose one of {', '.join(SIZES)}")
     if not 0.01 <= spacing <= 0.1:

@@ -16,7 +16,7 @@ BAND = 2.5  # how far from a part its distance is computed, in grid steps
 
 @dataclass
 class Mesh:
-    """Triangles `faces` (F, 3) int32 over `points` (N, 3) float32 metres; `part` (N,) int32: what each shows."""
+    """Triangles `faces` (F, 3) int32, `points` (N, 3) float32 metres, `part` (N,) int32 of each point."""
 
     points: np.ndarray
     faces: np.ndarray

@@ -1,7 +1,7 @@
 """Where things stand: a room of things, none of which runs into another.
 
 Walls are numbered 0..3 from y = 0 against the clock; along each, `s` is metres from its start, seen from
-inside. A thing's footprint is a turned rectangle with a range of heights; two things collide when both overlap.
+inside. A thing's footprint is a turned rectangle with a range of heights; things collide when both overlap.
 """
 
 from dataclasses import dataclass, field

@@ -9,7 +9,7 @@ Colour = tuple[float, float, float]  # red, green, blue, each 0..1
 
 @dataclass(frozen=True)
 class Material:
-    """Two colours mixed by a pattern of period `scale` metres; depth sensors fail on a share `clear` of it."""
+    """Two colours mixed by a pattern of period `scale` (m); depth sensors miss a share `clear` of it."""
 
     colour: Colour
     second: Colour

@@ -1,9 +1,9 @@
 """Over-segmentation of a mesh into small connected patches.
 
 The graph method of Felzenszwalb and Huttenlocher (Efficient Graph-Based Image Segmentation, IJCV 2004) on
-the edges of the mesh: edges in rising order of weight join two segments when the weight is at most the largest
-weight inside either segment plus `k_threshold / size`. The weight of an edge is one minus the cosine between
-the normals of its ends, squared where the surface is convex, since objects meet in concave creases.
+the edges of the mesh: edges in rising order of weight join two segments when the weight is at most the
+largest weight inside either segment plus `k_threshold / size`. The weight of an edge is one minus the cosine
+between the normals of its ends, squared where the surface is convex, since objects meet in concave creases.
 """
 
 import numpy as np

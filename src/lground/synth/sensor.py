@@ -19,7 +19,7 @@ REACH = (3.5, 6.0)  # metres: depth is sure up to the first, gone after the seco
 def camera_path(
     rng: np.random.Generator, volume: Volume, size: tuple[float, float], count: int
 ) -> np.ndarray:
-    """`count` camera places (n, 3) at the height of a held tablet in the free space of a room of `size` metres."""
+    """`count` camera places (n, 3) at tablet height in the free space of a room of `size` metres."""
     height = rng.uniform(1.3, 1.7)
     low, high = (round((z - volume.origin[2]) / volume.spacing) for z in (0.3, height))
     crowded = (volume.gap[:, :, low : high + 1] < 0).any(axis=2)
@@ -91,7 +91,7 @@ def large_pieces(mesh: Mesh, least: int) -> np.ndarray:
 def thin_out(
     rng: np.random.Generator, mesh: Mesh, nearest: np.ndarray, spacing: float
 ) -> tuple[Mesh, np.ndarray]:
-    """Uneven density: patches, mostly far ones, merge on a grid twice as coarse. Also the points' old indices."""
+    """Uneven density: far patches merge on a grid twice as coarse. Also the old indices."""
     patch = waves(mesh.points / rng.uniform(0.8, 1.5) + rng.uniform(0, 100, 3))
     coarse = patch + 0.5 * (nearest - 2.0) > 0.7
     cell = np.floor(mesh.points / (2 * spacing)).astype(np.int64)

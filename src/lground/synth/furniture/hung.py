@@ -89,16 +89,17 @@ def clock(rng: Rng) -> Model:
 
 
 def projector_screen(rng: Rng) -> Model:
+    width = rng.uniform(1.5, 2.0)
     return Model(
         (
-            box((1.8, 0.05, 1.3), (0, 0, 0), WHITE, backed=True),
-            box((1.9, 0.1, 0.1), (0, 0.02, 1.3), m.plastic(rng)),
+            box((width, 0.05, 0.72 * width), (0, 0, 0), WHITE, backed=True),
+            box((width + 0.1, 0.1, 0.1), (0, 0.02, 0.72 * width), m.plastic(rng)),
         )
     )
 
 
 def light_switch(rng: Rng) -> Model:
-    return Model((box((0.09, 0.05, 0.13), (0, 0, 0), WHITE, backed=True),))
+    return Model((box((rng.uniform(0.08, 0.15), 0.05, 0.13), (0, 0, 0), m.ceramic(rng), backed=True),))
 
 
 def power_outlet(rng: Rng) -> Model:
@@ -112,15 +113,16 @@ def power_outlet(rng: Rng) -> Model:
 
 def fire_alarm(rng: Rng) -> Model:
     red = m.Material((0.75, 0.12, 0.1), (0.7, 0.1, 0.1))
-    return Model((box((0.13, 0.08, 0.17), (0, 0, 0), red),))
+    return Model((box((rng.uniform(0.11, 0.15), 0.08, rng.uniform(0.12, 0.18)), (0, 0, 0), red),))
 
 
 def fire_extinguisher(rng: Rng) -> Model:
     red = m.Material((0.75, 0.12, 0.1), (0.65, 0.1, 0.1))
+    height = rng.uniform(0.35, 0.5)
     return Model(
         (
-            lathe([(0, 0.08), (0.36, 0.08), (0.44, 0.03)], (0, 0, 0), red),
-            box((0.05, 0.14, 0.06), (0, 0.02, 0.43), BLACK),
+            lathe([(0, 0.08), (height - 0.08, 0.08), (height, 0.03)], (0, 0, 0), red),
+            box((0.05, 0.14, 0.06), (0, 0.02, height - 0.01), BLACK),
         )
     )
 

@@ -306,6 +306,7 @@ def case_of_water_bottles(rng: Rng) -> Model:
 
 
 def music_stand(rng: Rng) -> Model:
+    height = rng.uniform(0.9, 1.2)
     feet = [
         box((0.3, 0.03, 0.03), (0.12 * np.cos(a), 0.12 * np.sin(a), 0.04), BLACK, yaw=a)
         for a in (0.5, 2.6, 4.7)
@@ -313,7 +314,7 @@ def music_stand(rng: Rng) -> Model:
     return Model(
         (
             *feet,
-            post(0.014, 1.1, (0, 0, 0.03), BLACK),
-            box((0.48, 0.03, 0.32), (0, 0.02, 1.05), BLACK, tilt=0.35),
+            post(0.014, height, (0, 0, 0.03), BLACK),
+            box((0.48, 0.03, 0.32), (0, 0.02, height - 0.05), BLACK, tilt=0.35),
         )
     )
