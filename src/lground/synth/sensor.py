@@ -130,8 +130,8 @@ def jitter(rng: np.random.Generator, mesh: Mesh, nearest: np.ndarray, spacing: f
     it is a share of the spacing, so that the fusion grid does not show."""
     normals = mesh.normals()
     far = np.where(np.isfinite(nearest), nearest, 2.0)[:, None]
-    fine = rng.normal(0, 1, (len(normals), 1)) * (0.0008 + 0.0004 * far**2)
-    slow = waves(mesh.points / 0.12 + rng.uniform(0, 100, 3))[:, None] * (0.001 + 0.0005 * far**2)
+    fine = rng.normal(0, 1, (len(normals), 1)) * (0.0006 + 0.00025 * far**2)
+    slow = waves(mesh.points / 0.12 + rng.uniform(0, 100, 3))[:, None] * (0.001 + 0.0004 * far**2)
     slower = waves(mesh.points / 0.6 + rng.uniform(0, 100, 3))[:, None] * 0.003
     along = rng.normal(0, 0.15 * spacing, normals.shape)
     along -= normals * np.sum(along * normals, axis=1, keepdims=True)
