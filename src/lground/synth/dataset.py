@@ -1,16 +1,13 @@
 """A data set of made-up rooms in ScanNet's raw layout."""
 
-import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from lground.errors import InputError
 from lground.files import atomic_dir
-from lground.progress import track
+from lground.scannet.workers import run_jobs
 from lground.synth.oversegment import K_THRESHOLD, min_vertices
 from lground.synth.rooms import SIZES
 from lground.synth.scannet_format import (
@@ -59,7 +56,7 @@ def write_dataset(
         (folder / "scans_test").mkdir()
         jobs = [(k, split != "test") for split, indices in numbers.items() for k in indices]
         write = partial(_write_scene, folder, seed, size, spacing)
-        for found in track(_each(write, jobs, workers), "writing rooms", total=len(jobs)):
+        for _, found in run_jobs(write, jobs, workers, "writing rooms"):
             counts.update(found)
         write_table(folder / "scannetv2-labels.combined.tsv", counts)
     return counts
@@ -83,15 +80,6 @@ def _check(out: Path, counts: dict[str, int], seed: int, size: str, spacing: flo
         raise InputError(f"--spacing {spacing}: give the metres between vertices, from 0.01 to 0.1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; give a new folder or empty it first")
-
-
-def _each(write, jobs: list, workers: int | None) -> Iterator[dict[str, int]]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
-    if workers == 1:
-        yield from map(write, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write, jobs)
 
 
 def _write_scene(folder: Path, seed: int, size: str, spacing: float, job: tuple[int, bool]) -> dict[str, int]:
