@@ -3,11 +3,12 @@
 from lground.models.architecture import infer_architecture
 from lground.models.build import build
 from lground.models.checkpoints import Checkpoint, load_into, read_checkpoint
-from lground.models.model import Model, load_model, load_published, load_weights, save_model
+from lground.models.model import TEMPERATURE, Model, load_model, load_published, load_weights, save_model
 from lground.models.res16unet import Res16UNet
 from lground.models.variants import VARIANTS, Variant, find_variant
 
 __all__ = [
+    "TEMPERATURE",
     "VARIANTS",
     "Checkpoint",
     "Model",

@@ -186,8 +186,8 @@ def load_published(path: Path, name: str | None = None, label_set: LabelSet | No
 def load_weights(network: nn.Module, path: str | os.PathLike, fresh: tuple[str, ...] = ()) -> list[str]:
     """Start a network from trained weights (any file `load_model` takes); returns the names that stay fresh.
 
-    Only tensors whose names start with one of `fresh` may be missing or left over. A pretrained model's anchors
-    and its projection of them are left out. Raises InputError for another
+    Only tensors whose names start with one of `fresh` may be missing or left over. A pretrained model's
+    anchors and its projection of them are left out. Raises InputError for another
     architecture.
     """
     state = load_model(path).network.state_dict()

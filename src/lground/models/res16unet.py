@@ -126,9 +126,9 @@ class Res16UNet(nn.Module):
             anchors: (C, d) text anchors, for the variant that learns to project them.
 
         Returns:
-            `logits, features`: (N, out_channels) and (N, feature_channels), rows as in `x`. Instance variants
-            return `offsets, logits, features`, offsets (N, 3) in metres. A representation-only network returns
-            `features`. With `anchors`, their projection (C, feature_channels) follows at the end.
+            `logits, features`: (N, out_channels) and (N, feature_channels), rows as in `x`. Instance
+            variants return `offsets, logits, features`, offsets (N, 3) in metres. A representation-only
+            network returns `features`. With `anchors`, their projection (C, feature_channels) comes last.
         """
         features = self._features(x)
         outputs = (features,) if self.final is None else (self.final(features), features)

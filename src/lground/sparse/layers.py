@@ -13,7 +13,7 @@ from lground.sparse.tensor import SparseTensor
 
 
 def _triple(value: int | tuple[int, int, int], name: str) -> Triple:
-    values = (value,) * 3 if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, tuple | list) else (value,) * 3
     if len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
         raise InputError(f"{name} must be a positive integer or three of them, not {value!r}")
     return values
@@ -25,7 +25,9 @@ class _Windowed(nn.Module):
     def __init__(self, kernel_size: int | Triple, stride: int, dilation: int | Triple):
         super().__init__()
         self.kernel_size = _triple(kernel_size, "kernel_size")
-        self.stride = _triple(stride, "stride")[0]
+        self.stride = stride
+        if not isinstance(stride, int) or stride < 1:
+            raise InputError(f"stride must be a positive integer, the same for x, y and z, not {stride!r}")
         self.dilation = _triple(dilation, "dilation")
 
     def _downward(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
