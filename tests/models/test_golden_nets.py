@@ -63,6 +63,24 @@ def train_step(net: torch.nn.Module, arrays: dict, dtype: torch.dtype) -> tuple[
     return loss, outputs
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("file", FILES)
+def test_cuda_equals_cpu(file, filled):
+    """The same code on a GPU: logits and gradients of one training step in float64."""
+    facts, arrays, name = golden(file)
+    results = []
+    for device in ("cpu", "cuda"):
+        net = filled(build(name, stem_kernel_size=facts["conv1_kernel_size"])).to(device, torch.float64)
+        coordinates = torch.tensor(arrays["coords"], device=device)
+        x = SparseTensor(torch.tensor(arrays["feats"], device=device).double(), coordinates)
+        logits = net(x)[-2].features
+        logits.square().mean().backward()
+        results.append([logits.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_training_step(file, filled):
     facts, arrays, name = golden(file)

@@ -11,6 +11,7 @@ from lground.sparse import SparseTensor
 
 INDEX = json.loads((Path(__file__).parents[1] / "golden" / "layers" / "index.json").read_text())
 BATCH_NORM_MOMENTUM = 0.02  # of the golden run
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LAYERS = {
     "conv": sparse.SparseConv3d,
     "convtr": sparse.SparseConvTranspose3d,
@@ -49,25 +50,27 @@ def gradients(layer: torch.nn.Module) -> dict:
     return {f"grad_{'weight' if name == 'kernel' else name}": value for name, value in named.items()}
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_GPU])])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", INDEX["cases"])
-def test_layer_equals_golden(name, dtype, golden_arrays, align):
+def test_layer_equals_golden(name, dtype, device, golden_arrays, align):
     case = INDEX["cases"][name]
     arrays = golden_arrays(case)
-    layer = build(case, arrays, dtype)
-    features = torch.tensor(arrays["feats"]).to(dtype).requires_grad_()
+    layer = build(case, arrays, dtype).to(device)
+    features = torch.tensor(arrays["feats"]).to(device, dtype).requires_grad_()
     manager = None
     if "existing_fine_coords" in arrays:
-        fine = torch.tensor(arrays["existing_fine_coords"])
+        fine = torch.tensor(arrays["existing_fine_coords"], device=device)
         fine_stride = case["in_tensor_stride"] // case["args"]["stride"]
-        manager = SparseTensor(torch.zeros(len(fine), 1), fine, stride=fine_stride).manager
-    x = SparseTensor(features, torch.tensor(arrays["in_coords"]), case["in_tensor_stride"], manager)
+        manager = SparseTensor(torch.zeros(len(fine), 1, device=device), fine, stride=fine_stride).manager
+    coordinates = torch.tensor(arrays["in_coords"], device=device)
+    x = SparseTensor(features, coordinates, case["in_tensor_stride"], manager)
 
     y = layer(x)
     assert y.stride == arrays["out_stride"][0]
-    rows = torch.tensor(align(arrays["out_coords"], y.coordinates.numpy()))
+    rows = torch.tensor(align(arrays["out_coords"], y.coordinates.cpu().numpy()))
     upstream = torch.empty_like(y.features)
-    upstream[rows] = torch.tensor(arrays["grad_out"]).to(dtype)
+    upstream[rows] = torch.tensor(arrays["grad_out"]).to(device, dtype)
     y.features.backward(upstream)
 
     results = {"out_feats": y.features[rows], "grad_feats": features.grad, **gradients(layer)}
@@ -83,5 +86,5 @@ def test_layer_equals_golden(name, dtype, golden_arrays, align):
     }
     assert compared == set(results)
     for key, value in results.items():
-        error = (value.detach().double() - torch.tensor(arrays[key]).double()).abs().max().item()
+        error = (value.detach().cpu().double() - torch.tensor(arrays[key]).double()).abs().max().item()
         assert error <= tolerance, key

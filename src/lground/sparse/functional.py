@@ -153,9 +153,10 @@ def _is_narrow(features: Tensor) -> bool:
 def _unfold(features: Tensor, kernel_map: KernelMap) -> Iterator[tuple[slice, Tensor]]:
     """Block by block (rows, K * Cin): the features under the kernel side by side, zeros where no voxel is."""
     padded = torch.nn.functional.pad(features, (0, 0, 0, 1))
-    for block in kernel_map.blocks:
-        neighbours = kernel_map.neighbours[block.rows]
-        yield block.rows, padded.index_select(0, neighbours.flatten()).view(len(neighbours), -1)
+    for start in range(0, kernel_map.output_rows, kernel_map.block_rows):
+        rows = slice(start, start + kernel_map.block_rows)
+        neighbours = kernel_map.neighbours[rows]
+        yield rows, padded.index_select(0, neighbours.flatten()).view(len(neighbours), -1)
 
 
 def _unfold_and_multiply(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:

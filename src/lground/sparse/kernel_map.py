@@ -78,13 +78,18 @@ class KernelMap:
             row[outputs] = inputs.int()
         return table.t().contiguous()
 
+    @property
+    def block_rows(self) -> int:
+        """How many output rows to compute together."""
+        if self.inputs[0].device.type != "cpu":
+            return BLOCK_ROWS
+        return sorted((*CPU_BLOCK_ROWS, self.output_rows // 4))[1]
+
     @cached_property
     def blocks(self) -> list[Block]:
         """All pairs but those of the identity, in blocks of consecutive output rows."""
-        device = self.inputs[0].device.type
-        rows = BLOCK_ROWS if device != "cpu" else sorted((*CPU_BLOCK_ROWS, self.output_rows // 4))[1]
-        tables = self.neighbours.split(rows)
-        return [self._block(rows * number, table) for number, table in enumerate(tables)]
+        tables = self.neighbours.split(self.block_rows)
+        return [self._block(self.block_rows * number, table) for number, table in enumerate(tables)]
 
     def _block(self, start: int, table: Tensor) -> Block:
         present = table != self.input_rows
