@@ -26,14 +26,20 @@ def test_initial_weights_are_uniform_by_fan():
         assert abs(layer.kernel.std().item() - bound / math.sqrt(3)) < 0.02 * bound
 
 
-def test_one_voxel():
-    x = SparseTensor(torch.ones(1, 3), torch.tensor([[0, -5, 7, 1]]))
-    conv = SparseConv3d(3, 2, 3)
-    assert torch.allclose(conv(x).features, torch.ones(1, 3) @ conv.kernel[13])
-    down = SparseConv3d(3, 2, 2, stride=2)(x)
+@pytest.mark.parametrize("channels", [3, 16])
+def test_one_voxel(channels):
+    features = torch.ones(1, channels, requires_grad=True)
+    x = SparseTensor(features, torch.tensor([[0, -5, 7, 1]]))
+    conv = SparseConv3d(channels, 2, 3)
+    y = conv(x)
+    assert torch.allclose(y.features, torch.ones(1, channels) @ conv.kernel[13])
+    y.features.sum().backward()
+    assert conv.kernel.grad[13].eq(1).all() and conv.kernel.grad.sum() == 2 * channels
+    assert torch.allclose(features.grad[0], conv.kernel[13].sum(1))
+    down = SparseConv3d(channels, 2, 2, stride=2)(x)
     assert down.coordinates.tolist() == [[0, -6, 6, 0]]
     with pytest.raises(ValueError, match="more than 1 value"):
-        sparse.BatchNorm(3)(x)
+        sparse.BatchNorm(channels)(x)
 
 
 def test_scenes_do_not_see_each_other(scatter):

@@ -87,7 +87,7 @@ def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
     """Kernel and map of the operator that carries gradients from the output to the input."""
     if (
         kernel_map.identity is not None
-    ):  # its own mirror image: mirror the kernel instead, and share the blocks
+    ):  # the map is its own mirror image: mirror the kernel, share the blocks
         return kernel.flip(0).transpose(1, 2), kernel_map
     return kernel.transpose(1, 2), kernel_map.transposed
 
@@ -167,10 +167,11 @@ def _unfold_and_multiply(features: Tensor, kernel: Tensor, kernel_map: KernelMap
 
 
 def _unfolded_kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
-    out = features.new_zeros(len(kernel_map) * features.shape[1], gradient.shape[1])
+    shape = len(kernel_map), features.shape[1], gradient.shape[1]
+    out = features.new_zeros(shape, dtype=_sum_type(features.dtype))
     for rows, unfolded in _unfold(features, kernel_map):
-        out.addmm_(unfolded.t(), gradient[rows])
-    return out.view(len(kernel_map), features.shape[1], -1)
+        out += (unfolded.t() @ gradient[rows]).view(shape)
+    return out.to(features.dtype)
 
 
 class _SumPool(torch.autograd.Function):
