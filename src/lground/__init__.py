@@ -20,7 +20,19 @@ _HOME = {
     "segment": "lground.predict",
     "query": "lground.predict",
 }
-_ROOMS = ("labels", "scans", "scannet", "synth", "data", "sparse", "models", "text", "losses", "metrics", "training")
+_ROOMS = (
+    "labels",
+    "scans",
+    "scannet",
+    "synth",
+    "data",
+    "sparse",
+    "models",
+    "text",
+    "losses",
+    "metrics",
+    "training",
+)
 
 __all__ = [*_HOME, *_ROOMS, "__version__"]
 

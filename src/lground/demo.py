@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lground import labels, predict, report, scannet
+from lground import labels, report, scannet, scans
 from lground.cli import main
 from lground.errors import InputError
 from lground.files import atomic_file
@@ -33,7 +33,22 @@ def run_demo(out: Path, seed: int = 0) -> dict:
     equal = load_recipe("demo", "pretrain").epochs + load_recipe("demo", "finetune").epochs
     common = (f"data.root={data}", f"seed={seed}")
 
-    _step("synth", raw, "--train", 40, "--val", 12, "--test", 1, "--size", "small", "--spacing", 0.05, "--seed", seed)
+    _step(
+        "synth",
+        raw,
+        "--train",
+        40,
+        "--val",
+        12,
+        "--test",
+        1,
+        "--size",
+        "small",
+        "--spacing",
+        0.05,
+        "--seed",
+        seed,
+    )
     _step("prepare", raw, data)
     _step("anchors", anchors)
     _step("pretrain", "demo", *common, f"text.anchors={anchors}", "--out", pretrained)
@@ -41,24 +56,26 @@ def run_demo(out: Path, seed: int = 0) -> dict:
     _step("finetune", "demo", *common, f"epochs={equal}", "--out", scratch)
     for run in (pretrained, ours, scratch):
         _step("evaluate", run, data, "--out", run / "evaluation")
-    room = scannet.list_scenes(data, "val")[0]
-    scan = next(raw.glob(f"scans/{room.name}/*_vh_clean_2.ply"))
+    room = scannet.open_scene(scannet.list_scenes(data, "val")[0])
+    scan = raw / "scans" / room.name / f"{room.name}_vh_clean_2.ply"
     _step("segment", scan, "--model", ours, "--out", out / "labelled.ply")
     _step("query", scan, QUERY, "--model", pretrained, "--out", out / "query.ply")
 
-    metrics = {name: _means(out / name / "evaluation") for name in ("pretrained", "ours", "scratch")}
+    _draw(out, room)
+    metrics = {"means": {run.name: _means(run) for run in (pretrained, ours, scratch)}}
     metrics["seconds"] = round(time.monotonic() - start)
     with atomic_file(out / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=1) + "\n")
-    _draw(out, room, ours, pretrained)
-    _print_table(metrics, out)
+    _print_results(metrics, out)
     return metrics
 
 
 def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         if not (out / MARKER).exists():
-            raise InputError(f"{out}: holds files that are not a demo's; give an empty or new folder with --out")
+            raise InputError(
+                f"{out}: holds files that are not a demo's; give an empty or new folder with --out"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
@@ -71,3 +88,41 @@ def _step(*arguments: object) -> None:
     if code := main(line):
         raise InputError(f"the step `lground {' '.join(line)}` ended with code {code}")
     say(f"  {time.monotonic() - start:.0f} s")
+
+
+def _means(run: Path) -> dict[str, float | None]:
+    """Mean IoU per vertex over all classes present, and by head, common and tail."""
+    vertex = json.loads((run / "evaluation" / "metrics.json").read_text())["vertex"]
+    return {name: mean["mean_iou"] for name, mean in vertex["means"].items()}
+
+
+def _draw(out: Path, room: scannet.PreparedScene) -> None:
+    """One picture of the room: what goes in, the truth, what came out, and the answer to the query."""
+    label_set = labels.load_labels("scannet200")
+    truth = np.asarray(room.segment("scannet200")).astype(np.int64)
+    predicted = scans.read_scan(out / "labelled.ply")
+    heat = scans.read_scan(out / "query.ply").colors
+    truth_colors = np.where(truth[:, None] >= 0, label_set.colors[truth], 200).astype(np.uint8)
+    coord = np.asarray(room.coord)
+    pictures = [
+        ("input", coord, np.asarray(room.color)),
+        ("truth", coord, truth_colors),
+        ("predicted by ours", coord, predicted.colors),
+        (f'answer to "{QUERY}"', coord, heat),
+    ]
+    shown = np.concatenate([truth, predicted.extras["label"]])
+    legend = report.label_legend(shown, label_set.names, label_set.colors, limit=20)
+    report.panels(out / "pictures" / "room.png", pictures, legend=legend, columns=2)
+    for name in ("ours", "scratch"):
+        shutil.copyfile(out / name / "evaluation" / "classes.png", out / "pictures" / f"classes-{name}.png")
+
+
+def _print_results(metrics: dict, out: Path) -> None:
+    print("\nmean IoU (%) of made-up rooms nobody trained on, per vertex, over the classes present\n")
+    print(f"{'':<12}{'all':>8}{'head':>8}{'common':>8}{'tail':>8}")
+    for name, means in metrics["means"].items():
+        cells = "".join(f"{'-' if v is None else format(100 * v, '.2f'):>8}" for v in means.values())
+        print(f"{name:<12}{cells}")
+    print(
+        f"\n{metrics['seconds']} s. pictures: {out / 'pictures'}, weights: {out / 'ours' / 'best.safetensors'}"
+    )

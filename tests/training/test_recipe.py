@@ -30,19 +30,36 @@ def test_saved_recipe_reads_back_the_same(stage, name, tmp_path):
 def test_defaults_are_the_original_system():
     recipe = load_recipe("34D", "pretrain")
     assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.dampening) == (0.05, 0.9, 0.1)
-    assert (recipe.schedule.name, recipe.schedule.milestones, recipe.schedule.gamma) == ("multistep", (120, 150), 0.3)
-    assert (recipe.loss.negatives, recipe.loss.negative_threshold, recipe.loss.positive_threshold) == (3, 0.6, 0.0)
-    assert (recipe.data.voxel_size, recipe.data.point_limit, recipe.epochs, recipe.seed) == (0.02, 1_400_000, 400, 42)
+    assert (recipe.schedule.name, recipe.schedule.milestones, recipe.schedule.gamma) == (
+        "multistep",
+        (120, 150),
+        0.3,
+    )
+    assert (recipe.loss.negatives, recipe.loss.negative_threshold, recipe.loss.positive_threshold) == (
+        3,
+        0.6,
+        0.0,
+    )
+    assert (recipe.data.voxel_size, recipe.data.point_limit, recipe.epochs, recipe.seed) == (
+        0.02,
+        1_400_000,
+        400,
+        42,
+    )
 
 
 @given(lr=st.floats(1e-6, 1.0), epochs=st.integers(1, 1000), cache=st.booleans())
 def test_overrides_arrive_with_their_type(lr, epochs, cache):
-    recipe = load_recipe("34D", "pretrain", [f"optimizer.lr={lr!r}", f"epochs={epochs}", f"data.cache={str(cache).lower()}"])
+    recipe = load_recipe(
+        "34D", "pretrain", [f"optimizer.lr={lr!r}", f"epochs={epochs}", f"data.cache={str(cache).lower()}"]
+    )
     assert (recipe.optimizer.lr, recipe.epochs, recipe.data.cache) == (lr, epochs, cache)
 
 
 def test_tuples_none_and_precision_from_the_command_line():
-    recipe = load_recipe("34D", "pretrain", ["schedule.milestones=[3, 5]", "data.point_limit=null", "precision=no"])
+    recipe = load_recipe(
+        "34D", "pretrain", ["schedule.milestones=[3, 5]", "data.point_limit=null", "precision=no"]
+    )
     assert (recipe.schedule.milestones, recipe.data.point_limit, recipe.precision) == ((3, 5), None, "no")
 
 
@@ -62,7 +79,7 @@ def test_tuples_none_and_precision_from_the_command_line():
     ],
 )
 def test_wrong_override_says_what_is_meant(override, words):
-    with pytest.raises(InputError, match=".") as error:
+    with pytest.raises(InputError) as error:
         load_recipe("34D", "pretrain", [override])
     assert words in str(error.value) and "\n" not in str(error.value)
 

@@ -34,7 +34,9 @@ def test_poly_follows_its_formula_and_never_turns_complex():
 
 def test_squared_step_exp():
     assert rates("schedule.name=squared") == pytest.approx([(1 - e / 11) ** 2 for e in range(10)])
-    assert rates("schedule.name=step", "schedule.step_size=4") == pytest.approx([0.3 ** (e // 4) for e in range(10)])
+    assert rates("schedule.name=step", "schedule.step_size=4") == pytest.approx(
+        [0.3 ** (e // 4) for e in range(10)]
+    )
     assert rates("schedule.name=exp") == pytest.approx([0.95**e for e in range(10)])
 
 

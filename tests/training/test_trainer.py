@@ -17,7 +17,13 @@ from lground.cli import main
 from lground.errors import InputError
 from lground.training import load_recipe, train
 
-SMALL = ["data.voxel_size=0.1", "data.batch_size=2", "data.cache=true", "augment.elastic=false", "data.workers=0"]
+SMALL = [
+    "data.voxel_size=0.1",
+    "data.batch_size=2",
+    "data.cache=true",
+    "augment.elastic=false",
+    "data.workers=0",
+]
 
 
 def overrides(store, *more: str) -> list[str]:
@@ -47,7 +53,14 @@ def pretrained(store, anchors, tmp_path_factory):
 
 def test_a_run_leaves_its_recipe_log_weights_and_metrics(pretrained):
     names = {path.name for path in pretrained.iterdir()}
-    assert {"recipe.yaml", "log.csv", "last.ckpt", "last.safetensors", "best.safetensors", "metrics.json"} <= names
+    assert {
+        "recipe.yaml",
+        "log.csv",
+        "last.ckpt",
+        "last.safetensors",
+        "best.safetensors",
+        "metrics.json",
+    } <= names
     assert not [name for name in names if ".part" in name]
     with open(pretrained / "log.csv") as file:
         rows = list(csv.DictReader(file))
@@ -92,7 +105,10 @@ def test_classifier_only_leaves_the_backbone_bit_for_bit(store, pretrained, tmp_
 
 
 def test_focal_with_class_weights_trains(store, tmp_path):
-    assert finetune(store, tmp_path / "run", "epochs=2", "loss.name=focal", "loss.class_weights=inverse_log") == 0
+    assert (
+        finetune(store, tmp_path / "run", "epochs=2", "loss.name=focal", "loss.class_weights=inverse_log")
+        == 0
+    )
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_step(store, pretrained, tmp_path):
@@ -100,7 +116,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_step(store, pretrained, tm
     args = (f"network.weights={pretrained}", "network.classifier_only=true", "epochs=2", "optimizer.name=sgd")
     assert finetune(store, tmp_path / "whole", *args) == 0
     assert finetune(store, tmp_path / "parts", *args, "data.point_limit=1") == 0
-    whole, parts = (load_file(tmp_path / run / "last.safetensors")["final.kernel"] for run in ("whole", "parts"))
+    whole, parts = (
+        load_file(tmp_path / run / "last.safetensors")["final.kernel"] for run in ("whole", "parts")
+    )
     assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-6)
 
 
@@ -120,8 +138,18 @@ def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path):
     out = tmp_path / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(2):
-        command = [sys.executable, "-m", "lground", *line, "--out", str(out), *(["--resume"] if out.exists() else [])]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            "-m",
+            "lground",
+            *line,
+            "--out",
+            str(out),
+            *(["--resume"] if out.exists() else []),
+        ]
+        process = subprocess.Popen(
+            command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         while process.poll() is None and not (out / "last.ckpt").exists():
             time.sleep(0.02)
         time.sleep(random.uniform(0, 0.5))
@@ -133,9 +161,21 @@ def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path):
 
 def test_two_processes_train_and_score_as_one(store, pretrained, tmp_path):
     """Fixed batch statistics again: the update over 2 x 1 scenes is that over 1 x 2, and the scores are equal."""
-    line = ["finetune", "demo", *overrides(store, f"network.weights={pretrained}", "network.classifier_only=true")]
+    line = [
+        "finetune",
+        "demo",
+        *overrides(store, f"network.weights={pretrained}", "network.classifier_only=true"),
+    ]
     line += ["epochs=1", "optimizer.name=sgd", "optimizer.lr=0.1", "data.workers=0"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "lground"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        "-m",
+        "lground",
+    ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     two = [*line, "data.batch_size=1", "--out", str(tmp_path / "two")]
     subprocess.run([*launch, *two], env=environment, check=True, capture_output=True, timeout=120)

@@ -17,7 +17,6 @@ import yaml
 
 from lground.errors import InputError
 
-
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy"}
 
 
@@ -28,6 +27,9 @@ class Network:
     bn_momentum: float = 0.02
     weights: str | None = None  # start from these (a run folder, .safetensors or .ckpt)
     classifier_only: bool = False  # freeze all but the classifier
+    classifier: Literal["random", "anchors"] = (
+        "random"  # start it at random, or at the anchors of the weights
+    )
 
 
 @dataclass
@@ -70,12 +72,15 @@ class Loss:
     negatives: int = 3  # classes (points for supcon) drawn per point and step
     temperature: float = 0.07  # contrastive_ce
     gamma: float = 2.0  # focal
-    class_weights: Literal["none", "inverse_log", "log"] = "none"  # by the frequency in the training labels; focal's alpha
+    class_weights: Literal["none", "inverse_log", "log"] = (
+        "none"  # by the frequency in the training labels; focal's alpha
+    )
 
 
 @dataclass
 class Text:
     anchors: str | None = None  # made by `lground anchors`
+    projection: Literal["learned", "pca"] = "learned"  # of networks that project anchors: trained, or fixed
 
 
 @dataclass
@@ -90,7 +95,9 @@ class Optimizer:
 
 @dataclass
 class Schedule:
-    name: Literal["constant", "step", "multistep", "poly", "exp", "squared", "plateau", "onecycle"] = "multistep"
+    name: Literal["constant", "step", "multistep", "poly", "exp", "squared", "plateau", "onecycle"] = (
+        "multistep"
+    )
     milestones: tuple[int, ...] = (120, 150)  # epochs
     gamma: float = 0.3
     step_size: int = 50  # epochs
@@ -124,7 +131,9 @@ class Recipe:
 
 def shipped(stage: str) -> list[str]:
     """Names of the recipes in the package for one stage."""
-    return sorted(p.name.removesuffix(".yaml") for p in _shipped_folder(stage).iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in _shipped_folder(stage).iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -162,7 +171,9 @@ def _recipe_text(name: str, stage: str) -> tuple[str, str]:
     path = Path(name)
     if path.is_file():
         return str(path), path.read_text()
-    raise InputError(f"{name}: no such recipe; shipped for {stage}: {', '.join(shipped(stage))}; or give a YAML file")
+    raise InputError(
+        f"{name}: no such recipe; shipped for {stage}: {', '.join(shipped(stage))}; or give a YAML file"
+    )
 
 
 def _flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,9 +34,13 @@ class Run:
     def _check(self, recipe: Recipe, resume: bool) -> None:
         saved = self.path / "recipe.yaml"
         if not resume and (self.path / STATE).exists():
-            raise InputError(f"{self.path}: holds a run already; give another folder, or --resume to go on with it")
+            raise InputError(
+                f"{self.path}: holds a run already; give another folder, or --resume to go on with it"
+            )
         if resume and saved.exists() and _identity(saved.read_text()) != _identity(recipe.to_yaml()):
-            raise InputError(f"{saved}: differs from the recipe given; resume with the recipe the run started with")
+            raise InputError(
+                f"{saved}: differs from the recipe given; resume with the recipe the run started with"
+            )
 
     def load(self) -> dict | None:
         """The state to resume from, or None when the run never saved one."""

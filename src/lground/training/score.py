@@ -32,7 +32,9 @@ def score(
         for batch in micro_batches:
             prediction = predict(batch.to(device)).cpu()
             voxel += confusion_matrix(batch.labels, prediction, num_classes)
-            for scene, of_scene in zip(batch.scenes, prediction.split([len(s) for s in batch.scenes]), strict=True):
+            for scene, of_scene in zip(
+                batch.scenes, prediction.split([len(s) for s in batch.scenes]), strict=True
+            ):
                 labels = torch.from_numpy(scene.vertex_labels)
                 vertex += confusion_matrix(labels, of_scene[torch.from_numpy(scene.inverse)], num_classes)
     return Confusion(vertex, voxel)
@@ -40,4 +42,6 @@ def score(
 
 def summarize(confusion: Confusion, label_set: LabelSet) -> dict:
     """Both ways of counting, as written to `metrics.json`."""
-    return {name: semantic_scores(matrix, label_set).as_dict() for name, matrix in confusion._asdict().items()}
+    return {
+        name: semantic_scores(matrix, label_set).as_dict() for name, matrix in confusion._asdict().items()
+    }

@@ -5,12 +5,13 @@ A stage is one module whose forward pass is the loss, so that gradient synchroni
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lground import losses
-from lground.data import Batch, SceneDataset
+from lground.data import Batch, SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import LabelSet
-from lground.models import Model, load_weights
+from lground.models import TEMPERATURE, Model, Res16UNet, load_model, load_weights
 from lground.progress import say
 from lground.sparse import SparseTensor
 from lground.text import load_anchors
@@ -35,7 +36,9 @@ class Stage(nn.Module):
     def __init__(self, recipe: Recipe, label_set: LabelSet, **arguments) -> None:
         super().__init__()
         if recipe.loss.name not in self.allowed_losses:
-            raise InputError(f"loss.name={recipe.loss.name}: {recipe.stage} takes {', '.join(self.allowed_losses)}")
+            raise InputError(
+                f"loss.name={recipe.loss.name}: {recipe.stage} takes {', '.join(self.allowed_losses)}"
+            )
         self.loss = recipe.loss
         self.model = Model.fresh(
             recipe.network.name,
@@ -59,13 +62,17 @@ class Pretraining(Stage):
 
     def __init__(self, recipe: Recipe, label_set: LabelSet) -> None:
         if recipe.text.anchors is None:
-            raise InputError("text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE")
+            raise InputError(
+                "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
+            )
         anchors = load_anchors(recipe.text.anchors, names=label_set.names)
         names = torch.as_tensor(anchors.vectors if anchors.vectors.ndim == 2 else anchors.vectors[:, 0])
         super().__init__(recipe, label_set, representation_only=True, anchor_channels=names.shape[1])
         self.model.anchors = names.float()
         self.model.grounding = {"encoder": anchors.encoder, "prompt": anchors.prompt}
         self._check_width(recipe.network.name)
+        if recipe.text.projection == "pca":
+            fix_projection(self.model)
         if recipe.network.weights:
             load_weights(self.model.network, recipe.network.weights)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
@@ -109,6 +116,25 @@ class Pretraining(Stage):
         self.confusion.index_put_((labels[valid], predicted), ones, accumulate=True)
 
 
+@torch.no_grad()
+def fix_projection(model: Model) -> None:
+    """Project anchors by their own principal axes and keep that map: nothing can collapse, cosines stay close.
+
+    The anchors' mean is what all names of a language model share, so it is taken out.
+    """
+    layer = model.network.projection_layer
+    if layer is None:
+        raise InputError(
+            "text.projection=pca is for networks that project anchors (their names end in _Proj)"
+        )
+    centred = model.anchors - model.anchors.mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: layer.out_channels]  # (at most C, d_text)
+    layer.weight.zero_()
+    layer.weight[: len(axes)] = axes[:, :, None]
+    layer.bias.copy_(-layer.weight[:, :, 0] @ model.anchors.mean(0))
+    layer.requires_grad_(False)
+
+
 class Finetuning(Stage):
     """Points to classes, from pretrained weights or from scratch (ECCV 2022, section 3.2)."""
 
@@ -120,8 +146,12 @@ class Finetuning(Stage):
         if recipe.network.weights:
             fresh = load_weights(network, recipe.network.weights, fresh=("final.",))
             say(f"{recipe.network.weights}: loaded, all but {', '.join(fresh) or 'nothing'}")
-        elif recipe.network.classifier_only:
-            raise InputError("network.classifier_only=true trains on pretrained features: give network.weights=FILE")
+        elif recipe.network.classifier_only or recipe.network.classifier == "anchors":
+            raise InputError(
+                "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"
+            )
+        if recipe.network.classifier == "anchors":
+            start_classifier(network, load_model(recipe.network.weights), train_set)
         self.classifier_only = recipe.network.classifier_only
         if self.classifier_only:
             network.requires_grad_(False)
@@ -143,3 +173,16 @@ class Finetuning(Stage):
         if self.loss.name == "focal":
             return losses.focal_loss(logits, batch.labels, gamma=self.loss.gamma, weights=self.class_weights)
         return losses.cross_entropy(logits, batch.labels, weights=self.class_weights)
+
+
+@torch.no_grad()
+def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneDataset) -> None:
+    """Let a fresh linear classifier say what the pretrained model says: its rows are the anchors' directions.
+
+    The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene.
+    """
+    batch = collate([train_set[0, 0]])[0]
+    norm = pretrained.network(SparseTensor(batch.features, batch.coordinates)).features.norm(dim=1).mean()
+    directions = F.normalize(pretrained.project(pretrained.anchors), dim=1)  # (C, d)
+    network.final.kernel.copy_(directions.T / (TEMPERATURE * norm))
+    network.final.bias.zero_()

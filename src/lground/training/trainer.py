@@ -187,5 +187,7 @@ def _datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
 def _log_entries(metrics: dict) -> dict[str, float]:
     """The means per vertex as columns of the log: val_miou, val_miou_head, ..."""
     means = metrics["vertex"]["means"]
-    columns = {"val_miou" if name == "all" else f"val_miou_{name}": mean["mean_iou"] for name, mean in means.items()}
+    columns = {
+        "val_miou" if name == "all" else f"val_miou_{name}": mean["mean_iou"] for name, mean in means.items()
+    }
     return {column: value for column, value in columns.items() if value is not None}
