@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lground.errors import InputError
@@ -85,6 +84,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a .safetensors file, on the CPU."""
+    from safetensors import SafetensorError, safe_open  # the networks themselves need torch alone
+
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,6 +97,8 @@ class Model(nn.Module):
 
 def save_model(model: Model, path: str | os.PathLike) -> None:
     """Write a model to one .safetensors file (float32), whole or not at all."""
+    from safetensors.torch import save_file
+
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.network.state_dict().items()}
     if model.anchors is not None:
         tensors["anchors"] = model.anchors.detach().cpu().contiguous()

@@ -35,4 +35,9 @@ def evaluate(
         return model(SparseTensor(batch.features, batch.coordinates))[0].argmax(1)
 
     batches = track(loader, f"evaluate {split}", total=len(dataset))
-    return score(predict, batches, len(model.label_set), device)
+    confusion = score(predict, batches, len(model.label_set), device)
+    if not confusion.vertex.any():
+        raise InputError(
+            f"{data}: its {split} scenes have no annotation to evaluate against; use --split val"
+        )
+    return confusion

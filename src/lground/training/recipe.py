@@ -70,7 +70,11 @@ class Loss:
     negative_threshold: float = 0.6
     negative_weight: float = 1.0
     negatives: int = 3  # classes (points for supcon) drawn per point and step
-    temperature: float = 0.07  # contrastive_ce
+    hinge: Literal["each", "mean"] = "each"  # of every negative, or of their mean as the original's code
+    reduction: Literal["mean", "mean_all"] = (
+        "mean"  # over labelled voxels, or over all as the original's code
+    )
+    temperature: float = 0.07  # contrastive_ce; the original's code has none, that is 1
     gamma: float = 2.0  # focal
     class_weights: Literal["none", "inverse_log", "log"] = (
         "none"  # by the frequency in the training labels; focal's alpha

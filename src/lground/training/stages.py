@@ -95,6 +95,8 @@ class Pretraining(Stage):
             positive_threshold=loss.positive_threshold,
             negative_threshold=loss.negative_threshold,
             negative_weight=loss.negative_weight,
+            hinge=loss.hinge,
+            reduction=loss.reduction,
         )
         if loss.name == "contrastive":
             negatives = losses.draw_negatives(labels, len(anchors), loss.negatives, generator=generator)
