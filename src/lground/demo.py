@@ -3,7 +3,9 @@
 As in the paper's tables, "scratch" is the same fine-tuning without the pretraining before it.
 """
 
+import contextlib
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from lground.files import atomic_file
 from lground.progress import say
 
 MARKER = ".lground-demo"
-QUERY = "somewhere to sit"
+QUERY, ANSWER = "where to sleep", "bed"  # the room shown is the one with most of the answer
 
 
 def run_demo(
@@ -30,6 +32,21 @@ def run_demo(
     """
     start = time.monotonic()
     _clear(out)
+    with open(out / "log.txt", "w") as log, contextlib.redirect_stdout(log):
+        room = _run_steps(out, seed, rooms, epochs)
+    _draw(out, room)
+    metrics = {"means": {run: _means(out / run) for run in ("pretrained", "ours", "scratch")}}
+    metrics["seconds"] = round(time.monotonic() - start)
+    with atomic_file(out / "metrics.json") as part:
+        part.write_text(json.dumps(metrics, indent=1) + "\n")
+    _print_results(metrics, out)
+    return metrics
+
+
+def _run_steps(
+    out: Path, seed: int, rooms: tuple[int, int], epochs: tuple[int, int]
+) -> scannet.PreparedScene:
+    """All commands; what they print goes to the log. Returns the room that was labelled and queried."""
     raw, data, anchors = out / "raw", out / "data", out / "anchors.safetensors"
     pretrained, ours, scratch = out / "pretrained", out / "ours", out / "scratch"
     common = (f"data.root={data}", f"seed={seed}")
@@ -52,18 +69,11 @@ def run_demo(
     _step("finetune", "demo", *after, "--out", scratch)
     for run in (pretrained, ours, scratch):
         _step("evaluate", run, data, "--out", run / "evaluation")
-    room = scannet.open_scene(scannet.list_scenes(data, "val")[0])
+    room = _room_to_show(data)
     scan = raw / "scans" / room.name / f"{room.name}_vh_clean_2.ply"
     _step("segment", scan, "--model", ours, "--out", out / "labelled.ply")
     _step("query", scan, QUERY, "--model", pretrained, "--out", out / "query.ply")
-
-    _draw(out, room)
-    metrics = {"means": {run.name: _means(run) for run in (pretrained, ours, scratch)}}
-    metrics["seconds"] = round(time.monotonic() - start)
-    with atomic_file(out / "metrics.json") as part:
-        part.write_text(json.dumps(metrics, indent=1) + "\n")
-    _print_results(metrics, out)
-    return metrics
+    return room
 
 
 def _clear(out: Path) -> None:
@@ -79,11 +89,18 @@ def _clear(out: Path) -> None:
 
 def _step(*arguments: object) -> None:
     line = [str(argument) for argument in arguments]
-    say(f"$ lground {' '.join(line)}")
+    say(f"$ lground {shlex.join(line)}")
     start = time.monotonic()
     if code := main(line):
-        raise InputError(f"the step `lground {' '.join(line)}` ended with code {code}")
+        raise InputError(f"the step `lground {shlex.join(line)}` ended with code {code}")
     say(f"  {time.monotonic() - start:.0f} s")
+
+
+def _room_to_show(data: Path) -> scannet.PreparedScene:
+    """The validation room, seen by no training, with the most vertices of the query's answer."""
+    answer = labels.load_labels("scannet200").names.index(ANSWER)
+    rooms = [scannet.open_scene(folder) for folder in scannet.list_scenes(data, "val")]
+    return max(rooms, key=lambda room: np.count_nonzero(room.segment("scannet200") == answer))
 
 
 def _means(run: Path) -> dict[str, float | None]:
@@ -120,5 +137,6 @@ def _print_results(metrics: dict, out: Path) -> None:
         cells = "".join(f"{'-' if v is None else format(100 * v, '.2f'):>8}" for v in means.values())
         print(f"{name:<12}{cells}")
     print(
-        f"\n{metrics['seconds']} s. pictures: {out / 'pictures'}, weights: {out / 'ours' / 'best.safetensors'}"
+        f"\n{metrics['seconds']} s. pictures: {out / 'pictures'}, what the commands said: {out / 'log.txt'}"
     )
+    print(f"weights: {out / 'ours' / 'best.safetensors'}")

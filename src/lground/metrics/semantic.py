@@ -166,7 +166,7 @@ class SemanticScores:
         return lines
 
     def table(self) -> str:
-        """IoU and accuracy of every class in percent, then the means."""
+        """IoU and accuracy in percent of every class that is true or predicted anywhere, then the means."""
         width = max(map(len, self.label_set.names))
         rows = [f"{'class':<{width}}{'IoU':>7}{'acc':>7}{'points':>12}"]
         rows += [
@@ -174,6 +174,7 @@ class SemanticScores:
             for name, iou, accuracy, n in zip(
                 self.label_set.names, self.iou, self.class_accuracy, self.points, strict=True
             )
+            if not np.isnan(iou)
         ]
         return "\n".join([*rows, "", *self.lines()])
 
