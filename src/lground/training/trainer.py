@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from lground.data import Batch, SceneDataset, build_loader, training_transforms
@@ -45,6 +46,7 @@ class Trainer:
         if recipe.data.root is None:
             raise InputError("data.root is not set: give the folder of prepared scenes, data.root=FOLDER")
         self.recipe = recipe
+        AcceleratorState._reset_state()  # a run before this one in the process may have used another precision
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
         self.folder = Run(out, recipe, resume=resume, main=self.accelerator.is_main_process)
         self.label_set: LabelSet = load_labels(recipe.data.label_set)
