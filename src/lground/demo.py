@@ -131,7 +131,9 @@ def _draw(out: Path, room: scannet.PreparedScene) -> None:
 
 
 def _print_results(metrics: dict, out: Path) -> None:
-    print("\nmean IoU (%) of made-up rooms nobody trained on, per vertex, over the classes present\n")
+    said = (out / "log.txt").read_text().splitlines()
+    print("\n" + next(line for line in said if line.startswith(f'"{QUERY}"')))
+    print("\nmean IoU (%) in made-up rooms nobody trained on, per vertex, over the classes present\n")
     print(f"{'':<12}{'all':>8}{'head':>8}{'common':>8}{'tail':>8}")
     for name, means in metrics["means"].items():
         cells = "".join(f"{'-' if v is None else format(100 * v, '.2f'):>8}" for v in means.values())

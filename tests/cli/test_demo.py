@@ -1,5 +1,6 @@
 """The demo, whole, on a handful of rooms and updates: every step is the real command."""
 
+import contextlib
 import json
 
 import pytest
@@ -12,7 +13,8 @@ from lground.errors import InputError
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
-    run_demo(out, seed=3, rooms=(3, 2), epochs=(2, 1))
+    with open(out.parent / "screen.txt", "w") as screen, contextlib.redirect_stdout(screen):
+        run_demo(out, seed=3, rooms=(3, 2), epochs=(2, 1))
     return out
 
 
@@ -26,6 +28,13 @@ def test_it_leaves_pictures_metrics_weights_and_the_labelled_scan(demo):
     assert set(metrics["means"]) == {"pretrained", "ours", "scratch"}
     assert all(0 <= means["all"] <= 1 for means in metrics["means"].values())
     assert (demo / "ours" / "best.safetensors").exists() and (demo / "labelled.json").exists()
+
+
+def test_it_ends_with_the_answer_and_a_table(demo):
+    screen = (demo.parent / "screen.txt").read_text()
+    assert '"where to sleep"' in screen and "best at (" in screen
+    rows = {line.split()[0]: line.split()[1:] for line in screen.splitlines() if line.strip()}
+    assert len(rows["ours"]) == len(rows["scratch"]) == len(rows["pretrained"]) == 4
 
 
 def test_the_labelled_scan_has_a_label_for_every_vertex_of_the_input(demo):

@@ -217,6 +217,19 @@ def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
     assert "differs" in capsys.readouterr().err
 
 
+def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path):
+    root = tmp_path / "store"
+    root.mkdir()
+    (root / "train").symlink_to(store / "train")
+    assert finetune(root, tmp_path / "run", "epochs=1") == 0
+    assert same(tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors")
+
+
+def test_runs_of_different_precision_in_one_process(store, tmp_path):
+    for precision in ("bf16", "no"):
+        assert finetune(store, tmp_path / precision, "epochs=1", f"precision={precision}") == 0
+
+
 def test_data_root_is_required():
     with pytest.raises(InputError, match=r"data\.root"):
         train(load_recipe("demo", "finetune"), "unused")

@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+
 from lground.files import atomic_file
 from lground.labels import LabelSet
 from lground.metrics import semantic_scores
@@ -20,5 +22,7 @@ def write_scores(out: Path, confusion: Confusion, label_set: LabelSet) -> None:
         writer = csv.DictWriter(file, ["name", "points", "iou", "accuracy"])
         writer.writeheader()
         writer.writerows(summary["vertex"]["classes"])
-    iou = semantic_scores(confusion.vertex, label_set).iou
+    scores = semantic_scores(confusion.vertex, label_set)
+    # As in the means, a class that is only predicted does not count as present.
+    iou = np.where(scores.present, scores.iou, np.nan)
     class_bars(out / "classes.png", label_set.names, iou, label_set.splits, label_set.colors)

@@ -22,6 +22,7 @@ from lground.labels import LabelSet, load_labels
 from lground.metrics import sum_over_processes
 from lground.models import save_model
 from lground.progress import Progress, say
+from lground.scannet import list_scenes
 from lground.training.recipe import Recipe
 from lground.training.run import Run
 from lground.training.schedules import Scheduler, build_optimizer
@@ -126,7 +127,7 @@ class Trainer:
         due = last or self.epoch % self.recipe.checkpoint_every == 0
         if self.folder.main:
             self.folder.log(row)
-            if better or (last and self.val_set is None):
+            if better or (last and self.best < 0):  # without validation the last epoch is the best
                 self._export("best")
                 self.folder.write_json("metrics.json", {"epoch": self.epoch, **metrics})
             if due:
@@ -144,12 +145,15 @@ class Trainer:
             "stage": self.bare_stage.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.inner.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         }
 
     def _restore(self, state: dict) -> None:
         self.bare_stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.inner.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best = state["epoch"], state["best"]
         say(f"{self.folder.path}: going on after epoch {self.epoch}")
 
@@ -180,10 +184,12 @@ def _datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
     train_set = SceneDataset(
         data.root, "train", annotation=data.annotation, transforms=transforms, seed=recipe.seed, **common
     )
-    if (Path(data.root) / "val").is_dir():
-        return train_set, SceneDataset(data.root, "val", **common)
-    say(f"{data.root}: no val split, training without validation")
-    return train_set, None
+    try:
+        list_scenes(data.root, "val")
+    except InputError as error:
+        say(f"training without validation: {error}")
+        return train_set, None
+    return train_set, SceneDataset(data.root, "val", **common)
 
 
 def _log_entries(metrics: dict) -> dict[str, float]:
