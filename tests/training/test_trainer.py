@@ -208,6 +208,7 @@ def test_wrong_recipe_ends_with_one_line_and_code_2(store, anchors, tmp_path, ca
     assert main([*line, "epochs=2", change, "--out", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("lground: ") and words in message
+    assert "diverged" in message or not (tmp_path / "run").exists()
 
 
 def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):

@@ -207,4 +207,6 @@ def _reason(error: Exception) -> str:
     if "GLOBAL " in text:
         return f"it asks for {text.partition('GLOBAL ')[2].split()[0]}"
     text = text.partition("WeightsUnpickler error: ")[2] or text
+    if text.isdigit():  # the byte that the unpickler stumbled over
+        return "its content is not that of a checkpoint"
     return text.split(". ")[0][:120] or type(error).__name__

@@ -25,11 +25,12 @@ class Run:
         self.path, self.main = folder, main
         self.rows: list[dict[str, Any]] = []
         self._check(recipe, resume)
-        if not main:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / "recipe.yaml") as part:
-            part.write_text(recipe.to_yaml())
+
+    def start(self, recipe: Recipe) -> None:
+        """Create the folder, once everything that the recipe names is known to be there."""
+        if self.main:
+            with atomic_file(self.path / "recipe.yaml") as part:
+                part.write_text(recipe.to_yaml())
 
     def _check(self, recipe: Recipe, resume: bool) -> None:
         saved = self.path / "recipe.yaml"

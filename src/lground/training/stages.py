@@ -56,7 +56,7 @@ class Stage(nn.Module):
 
 
 class Pretraining(Stage):
-    """Points to the text anchors of their classes (ECCV 2022, section 3.1)."""
+    """Points to the text anchors of their classes (the pretraining of ECCV 2022)."""
 
     allowed_losses = LANGUAGE_LOSSES
 
@@ -138,7 +138,7 @@ def fix_projection(model: Model) -> None:
 
 
 class Finetuning(Stage):
-    """Points to classes, from pretrained weights or from scratch (ECCV 2022, section 3.2)."""
+    """Points to classes, from pretrained weights or from scratch (the second stage of ECCV 2022)."""
 
     allowed_losses = SEGMENTATION_LOSSES
 

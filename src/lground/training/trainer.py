@@ -63,6 +63,7 @@ class Trainer:
         self.epoch, self.best = 0, -1.0
         if resume and (state := self.folder.load()):
             self._restore(state)
+        self.folder.start(recipe)
 
     @property
     def bare_stage(self) -> nn.Module:
