@@ -61,7 +61,9 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     out = tmp_path / "rooms"
     command = [sys.executable, "-m", "lground", "synth", str(out), "--train", "40", "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    while not list(tmp_path.iterdir()):  # until the work has begun
+        assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in error
