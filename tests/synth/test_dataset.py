@@ -147,3 +147,10 @@ def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "empty").mkdir()
     write_dataset(tmp_path / "empty", 0, 0, 1, size="small", spacing=0.1, workers=1)
     assert (tmp_path / "empty" / "scans_test" / "scene0707_00").is_dir()
+
+
+def test_a_data_set_without_some_splits_can_be_prepared(tmp_path):
+    line = ["synth", str(tmp_path / "raw"), "--train", "1", "--val", "0", "--test", "0", "--size", "small"]
+    assert main([*line, "--spacing", "0.1"]) == 0
+    assert main(["prepare", str(tmp_path / "raw"), str(tmp_path / "store")]) == 0
+    assert [p.name for p in (tmp_path / "store" / "train").iterdir()] == ["scene0000_00"]

@@ -34,7 +34,10 @@ def _official() -> dict[str, tuple[str, ...]]:
 
 
 def read_scene_list(path: str | os.PathLike) -> tuple[str, ...]:
-    """Scene names from a text file, one per line; of a path train/scene0000_00.ply the name counts."""
+    """Scene names from a text file, one per line; of a path train/scene0000_00.ply the name counts.
+
+    A file without a single byte is a split without scenes; one with nothing but blank lines is a mistake.
+    """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -45,7 +48,7 @@ def read_scene_list(path: str | os.PathLike) -> tuple[str, ...]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; give a file with one scene name per line") from None
     names = [_scene_name(line.strip()) for line in lines if line.strip()]
-    if not names:
+    if not names and lines:
         raise InputError(f"{path}: lists no scenes; write one scene name per line")
     seen: set[str] = set()
     for name in names:
