@@ -1,5 +1,6 @@
 """Progress of long work: a bar with an estimate on a terminal, a line now and then without one."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,9 +10,15 @@ T = TypeVar("T")
 LINE_EVERY = 15.0  # seconds between lines when there is no terminal
 
 
+def speaks() -> bool:
+    """Whether this process talks to the person: of several (torchrun, SLURM) only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """One line about the work for the person who started it (stderr, so that stdout stays for results)."""
-    print(message, file=sys.stderr, flush=True)
+    if speaks():
+        print(message, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -21,7 +28,7 @@ class Progress:
         self.description, self.total, self.done = description, total, done
         self._start = self._last = time.monotonic()
         self._start_done = done
-        self._bar = _terminal_bar() if sys.stderr.isatty() else None
+        self._bar = _terminal_bar() if speaks() and sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
         if self._bar:

@@ -178,7 +178,8 @@ def test_two_processes_train_and_score_as_one(store, pretrained, tmp_path):
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     two = [*line, "data.batch_size=1", "--out", str(tmp_path / "two")]
-    subprocess.run([*launch, *two], env=environment, check=True, capture_output=True, timeout=120)
+    ran = subprocess.run([*launch, *two], env=environment, check=True, capture_output=True, timeout=120)
+    assert ran.stdout.count(b"finetune: epoch 1 is the best") == 1  # one of them speaks
     assert main([*line, "--out", str(tmp_path / "one")]) == 0
     kernels = [load_file(tmp_path / run / "last.safetensors")["final.kernel"] for run in ("one", "two")]
     assert torch.allclose(*kernels, rtol=1e-3, atol=1e-5)

@@ -23,9 +23,12 @@ def pretrain(
 
 
 def run_stage(stage: str, recipe: str, overrides: list[str], out: Path, resume: bool) -> None:
+    from lground.progress import speaks
     from lground.training import load_recipe, train
 
     metrics = train(load_recipe(recipe, stage, overrides), out, resume=resume)
+    if not speaks():
+        return
     print(f"{stage}: epoch {metrics['epoch']} is the best; weights: {out / 'best.safetensors'}")
     for name, mean in metrics.get("vertex", {"means": {}})["means"].items():
         if mean["mean_iou"] is not None:
