@@ -118,7 +118,7 @@ def list_scenes(root: str | os.PathLike, split: str, subset: str | None = None) 
 def _original_files(root: Path, split: str) -> list[Path]:
     paths = [root / f"{split}.txt", root / "splits" / f"scannetv2_{split}.txt"]
     listed = next((read_scene_list(path) for path in paths if path.is_file()), None)
-    wanted = set(listed or split_scenes(split))
+    wanted = set(split_scenes(split) if listed is None else listed)
     files = [file for pattern in ("*.pth", *(f"{s}/*.ply" for s in SPLITS)) for file in root.glob(pattern)]
     return sorted(file for file in files if file.stem in wanted)
 

@@ -42,7 +42,6 @@ def run_jobs(
             raise InputError(
                 "a worker process was killed, most likely for memory; run the command again "
                 "with fewer --workers"
-                " (what is finished is kept)"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
