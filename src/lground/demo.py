@@ -15,7 +15,7 @@ import numpy as np
 from lground import labels, report, scannet, scans
 from lground.cli import main
 from lground.errors import InputError
-from lground.files import atomic_file
+from lground.files import write_json
 from lground.progress import say
 
 MARKER = ".lground-demo"
@@ -37,8 +37,7 @@ def run_demo(
     _draw(out, room)
     metrics = {"means": {run: _means(out / run) for run in ("pretrained", "ours", "scratch")}}
     metrics["seconds"] = round(time.monotonic() - start)
-    with atomic_file(out / "metrics.json") as part:
-        part.write_text(json.dumps(metrics, indent=1) + "\n")
+    write_json(out / "metrics.json", metrics)
     _print_results(metrics, out)
     return metrics
 

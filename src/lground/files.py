@@ -1,11 +1,13 @@
 """Files that are either whole or absent: write beside the target, then rename."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def _beside(path: Path) -> tuple[Path, str]:
@@ -29,6 +31,12 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, data: Any) -> None:
+    """Write `data` as JSON, whole or not at all."""
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(data, indent=1) + "\n")
 
 
 @contextmanager

@@ -200,6 +200,7 @@ def test_two_processes_train_and_score_as_one(store, pretrained, tmp_path):
         ("finetune", "loss.name=contrastive", "cross_entropy"),
         ("finetune", "network.classifier_only=true", "network.weights"),
         ("finetune", "network.weights=nowhere.ckpt", "nowhere.ckpt"),
+        ("finetune", "network.classifier=anchors", "network.weights"),
         ("finetune", "data.annotation=object-0.5", "object-0.5"),
         ("finetune", "optimizer.lr=1e30", "diverged"),
     ],
@@ -210,6 +211,13 @@ def test_wrong_recipe_ends_with_one_line_and_code_2(store, anchors, tmp_path, ca
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("lground: ") and words in message
     assert "diverged" in message or not (tmp_path / "run").exists()
+
+
+def test_a_fine_tuned_model_has_no_anchors_to_start_a_classifier_at(store, pretrained, tmp_path, capsys):
+    assert finetune(store, tmp_path / "first", "epochs=1", f"network.weights={pretrained}") == 0
+    args = ("epochs=1", f"network.weights={tmp_path / 'first'}", "network.classifier=anchors")
+    assert finetune(store, tmp_path / "second", *args) == 2
+    assert "no anchors" in capsys.readouterr().err and not (tmp_path / "second").exists()
 
 
 def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):

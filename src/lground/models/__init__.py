@@ -3,7 +3,7 @@
 from lground.models.architecture import infer_architecture
 from lground.models.build import build
 from lground.models.checkpoints import Checkpoint, load_into, read_checkpoint
-from lground.models.model import TEMPERATURE, Model, load_model, load_published, load_weights, save_model
+from lground.models.model import TEMPERATURE, Model, load_model, load_published, save_model, transfer_weights
 from lground.models.res16unet import Res16UNet
 from lground.models.variants import VARIANTS, Variant, find_variant
 
@@ -20,7 +20,7 @@ __all__ = [
     "load_into",
     "load_model",
     "load_published",
-    "load_weights",
     "read_checkpoint",
     "save_model",
+    "transfer_weights",
 ]

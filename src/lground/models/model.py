@@ -184,17 +184,18 @@ def load_published(path: Path, name: str | None = None, label_set: LabelSet | No
     return Model(network, name, arguments, label_set, PUBLISHED_VOXEL_SIZE)
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike, fresh: tuple[str, ...] = ()) -> list[str]:
-    """Start a network from trained weights (any file `load_model` takes); returns the names that stay fresh.
+def transfer_weights(
+    pretrained: Model, network: nn.Module, source: object, fresh: tuple[str, ...] = ()
+) -> list[str]:
+    """Start `network` from the weights of `pretrained`; returns the names that stay fresh.
 
-    Only tensors whose names start with one of `fresh` may be missing or left over. A pretrained model's
-    anchors and its projection of them are left out. Raises InputError for another
-    architecture.
+    Only tensors whose names start with one of `fresh` may be missing or left over; a projection of anchors
+    is left out where the network has none. Raises InputError, naming `source`, for another architecture.
     """
-    state = load_model(path).network.state_dict()
+    state = pretrained.network.state_dict()
     if getattr(network, "projection_layer", None) is None:
         state = {name: t for name, t in state.items() if not name.startswith("projection_layer.")}
-    return load_into(network, state, path, fresh)
+    return load_into(network, state, source, fresh)
 
 
 def _weights_file(path: Path) -> Path:

@@ -1,13 +1,11 @@
 """Which classes were found in a scan, and how much of each."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-from lground.files import atomic_file
+from lground.files import write_json
 from lground.predict.segmentation import Segmentation
 from lground.scans import Scan
 
@@ -61,5 +59,4 @@ def _surface_shares(scan: Scan, result: Segmentation) -> np.ndarray:
 
 def write_classes(classes: list[FoundClass], path: str | os.PathLike) -> None:
     """Write the classes as a JSON list, so that the numbers in a PLY can be read without this package."""
-    with atomic_file(Path(path)) as part:
-        part.write_text(json.dumps([asdict(entry) for entry in classes], indent=1) + "\n")
+    write_json(path, [asdict(entry) for entry in classes])

@@ -4,11 +4,10 @@ import os
 
 import torch
 
-from lground.data import Batch, SceneDataset, build_loader
+from lground.data import SceneDataset, build_loader
 from lground.errors import InputError
 from lground.models import Model
 from lground.progress import track
-from lground.sparse import SparseTensor
 from lground.training.score import Confusion, score
 
 
@@ -30,12 +29,8 @@ def evaluate(
     model = model.to(device).eval()
     dataset = SceneDataset(data, split, label_set=model.label_set.name, voxel_size=model.voxel_size)
     loader = build_loader(dataset, 1, workers=workers)
-
-    def predict(batch: Batch) -> torch.Tensor:
-        return model(SparseTensor(batch.features, batch.coordinates))[0].argmax(1)
-
     batches = track(loader, f"evaluate {split}", total=len(dataset))
-    confusion = score(predict, batches, len(model.label_set), device)
+    confusion = score(model, batches, device)
     if not confusion.vertex.any():
         raise InputError(
             f"{data}: its {split} scenes have no annotation to evaluate against; use --split val"

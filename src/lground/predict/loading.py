@@ -22,7 +22,7 @@ def load_model(path: str | os.PathLike, anchors: str | os.PathLike | None = None
     from lground.text import load_anchors
 
     loaded = load_anchors(anchors, model.label_set.names)
-    vectors = loaded.vectors[:, 0] if loaded.vectors.ndim == 3 else loaded.vectors
+    vectors = loaded.plain
     if vectors.shape[1] != text_width(model):
         raise InputError(
             f"{anchors}: its anchors are {vectors.shape[1]} wide, {path} needs {text_width(model)}: "

@@ -1,12 +1,11 @@
 """Scores as files: JSON for programs, CSV for spreadsheets, a bar chart for people."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
-from lground.files import atomic_file
+from lground.files import atomic_file, write_json
 from lground.labels import LabelSet
 from lground.metrics import semantic_scores
 from lground.report.charts import class_bars
@@ -16,8 +15,7 @@ from lground.training.score import Confusion, summarize
 def write_scores(out: Path, confusion: Confusion, label_set: LabelSet) -> None:
     """Write `metrics.json` (per vertex and per voxel), `classes.csv` and `classes.png` (per vertex) to `out`."""
     summary = summarize(confusion, label_set)
-    with atomic_file(out / "metrics.json") as part:
-        part.write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(out / "metrics.json", summary)
     with atomic_file(out / "classes.csv") as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, ["name", "points", "iou", "accuracy"])
         writer.writeheader()

@@ -11,7 +11,7 @@ import numpy as np
 
 from lground import __version__
 from lground.errors import InputError
-from lground.files import atomic_dir, atomic_file
+from lground.files import atomic_dir, write_json
 from lground.labels import load_labels
 from lground.scannet.raw import RawScene, read_raw_scene
 from lground.scannet.splits import SPLITS, choose_splits
@@ -54,8 +54,7 @@ class Report:
             "scenes_without_annotation": self.unannotated,
             "unknown_labels": self.unknown,
         }
-        with atomic_file(path) as part:
-            part.write_text(json.dumps(state, indent=1) + "\n")
+        write_json(path, state)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.scenes[split])} {split}" for split in SPLITS)
@@ -231,7 +230,7 @@ def _write_scene(scene: RawScene, source: Path, target: Path, settings: dict) ->
     with atomic_dir(target) as part:
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array, allow_pickle=False)
-        (part / "scene.json").write_text(json.dumps(info, indent=1) + "\n")
+        write_json(part / "scene.json", info)
 
 
 def _describe_store(out: Path, jobs: list[Job], report: Report) -> None:

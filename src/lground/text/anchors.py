@@ -27,9 +27,14 @@ class Anchors:
     encoder: str  # what made them, as `encode_texts` takes it; "" when the file does not say
     prompt: str  # the template, several joined by " | "; "" when the file does not say
 
+    @property
+    def plain(self) -> Tensor:
+        """(C, d): the vectors of the plain names."""
+        return self.vectors[:, 0] if self.vectors.ndim == 3 else self.vectors
+
     def nearest(self, count: int = 3) -> list[list[tuple[str, float]]]:
         """For each class the `count` other classes whose plain names lie nearest, each with its cosine."""
-        plain = normalize(self.vectors[:, 0] if self.vectors.ndim == 3 else self.vectors, dim=1)
+        plain = normalize(self.plain, dim=1)
         cosines, index = (plain @ plain.T).fill_diagonal_(-2).topk(min(count, len(plain) - 1))
         rows = zip(index.tolist(), cosines.tolist(), strict=True)
         return [[(self.names[i], c) for i, c in zip(*row, strict=True)] for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lground.errors import InputError
-from lground.files import atomic_file
+from lground.files import atomic_file, write_json
 from lground.progress import say
 from lground.training.recipe import Recipe
 
@@ -81,12 +81,11 @@ class Run:
                     self._writer.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
             self._writer.flush()
 
-    def write_json(self, name: str, data: dict) -> None:
-        with atomic_file(self.path / name) as part:
-            part.write_text(json.dumps(data, indent=1) + "\n")
+    def write_metrics(self, metrics: dict) -> None:
+        write_json(self.path / "metrics.json", metrics)
 
-    def read_json(self, name: str) -> dict:
-        return json.loads((self.path / name).read_text())
+    def read_metrics(self) -> dict:
+        return json.loads((self.path / "metrics.json").read_text())
 
 
 def _identity(recipe: str) -> str:

@@ -1,6 +1,6 @@
 """Run a model over labelled scenes and count: the one evaluator of training and of `lground evaluate`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,13 @@ from torch import Tensor
 from lground.data import Batch
 from lground.labels import LabelSet
 from lground.metrics import confusion_matrix, semantic_scores
+from lground.models import Model
+from lground.sparse import SparseTensor
+
+
+def sparse_input(batch: Batch) -> SparseTensor:
+    """What the network takes of a batch."""
+    return SparseTensor(batch.features, batch.coordinates)
 
 
 class Confusion(NamedTuple):
@@ -19,18 +26,15 @@ class Confusion(NamedTuple):
 
 
 @torch.no_grad()
-def score(
-    predict: Callable[[Batch], Tensor],
-    batches: Iterable[list[Batch]],
-    num_classes: int,
-    device: torch.device | str,
-) -> Confusion:
-    """Sum the confusion of `predict` (batch -> (M,) int64 classes) over all scenes of `batches`."""
+def score(model: Model, batches: Iterable[list[Batch]], device: torch.device | str) -> Confusion:
+    """Sum the confusion of `model`, as it stands on `device`, over all scenes of `batches`."""
+    num_classes = len(model.label_set)
     vertex = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
     voxel = torch.zeros_like(vertex)
     for micro_batches in batches:
         for batch in micro_batches:
-            prediction = predict(batch.to(device)).cpu()
+            logits, _ = model(sparse_input(batch.to(device)))
+            prediction = logits.argmax(1).cpu()
             voxel += confusion_matrix(batch.labels, prediction, num_classes)
             for scene, of_scene in zip(
                 batch.scenes, prediction.split([len(s) for s in batch.scenes]), strict=True

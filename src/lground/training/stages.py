@@ -11,11 +11,11 @@ from lground import losses
 from lground.data import Batch, SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import LabelSet
-from lground.models import TEMPERATURE, Model, Res16UNet, load_model, load_weights
+from lground.models import TEMPERATURE, Model, Res16UNet, load_model, transfer_weights
 from lground.progress import say
-from lground.sparse import SparseTensor
 from lground.text import load_anchors
 from lground.training.recipe import Recipe
+from lground.training.score import sparse_input
 
 LANGUAGE_LOSSES = ("contrastive", "contrastive_ce", "l2", "supcon")
 SEGMENTATION_LOSSES = ("cross_entropy", "focal")
@@ -29,7 +29,7 @@ def build_stage(recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) ->
 
 
 class Stage(nn.Module):
-    """forward(batch, generator) -> loss, a scalar; predict(batch) -> (M,) int64 classes; `model` is what is saved."""
+    """forward(batch, generator) -> loss, a scalar; `model` is what is evaluated and saved."""
 
     allowed_losses: tuple[str, ...]
 
@@ -50,10 +50,6 @@ class Stage(nn.Module):
         )
         self.model.recipe = recipe.to_yaml()
 
-    def predict(self, batch: Batch) -> Tensor:
-        logits, _ = self.model(SparseTensor(batch.features, batch.coordinates))
-        return logits.argmax(1)
-
 
 class Pretraining(Stage):
     """Points to the text anchors of their classes (the pretraining of ECCV 2022)."""
@@ -66,15 +62,14 @@ class Pretraining(Stage):
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
             )
         anchors = load_anchors(recipe.text.anchors, names=label_set.names)
-        names = torch.as_tensor(anchors.vectors if anchors.vectors.ndim == 2 else anchors.vectors[:, 0])
-        super().__init__(recipe, label_set, representation_only=True, anchor_channels=names.shape[1])
-        self.model.anchors = names.float()
+        super().__init__(recipe, label_set, representation_only=True, anchor_channels=anchors.plain.shape[1])
+        self.model.anchors = anchors.plain
         self.model.grounding = {"encoder": anchors.encoder, "prompt": anchors.prompt}
         self._check_width(recipe.network.name)
         if recipe.text.projection == "pca":
             fix_projection(self.model)
         if recipe.network.weights:
-            load_weights(self.model.network, recipe.network.weights)
+            transfer_weights(load_model(recipe.network.weights), self.model.network, recipe.network.weights)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
             self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set)))
 
@@ -87,7 +82,7 @@ class Pretraining(Stage):
             )
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        features = self.model.network(SparseTensor(batch.features, batch.coordinates)).features
+        features = self.model.network(sparse_input(batch)).features
         anchors = self.model.project(self.model.anchors)
         labels, loss = batch.labels, self.loss
         hinges = dict(
@@ -144,16 +139,18 @@ class Finetuning(Stage):
 
     def __init__(self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> None:
         super().__init__(recipe, label_set)
-        network = self.model.network
-        if recipe.network.weights:
-            fresh = load_weights(network, recipe.network.weights, fresh=("final.",))
-            say(f"{recipe.network.weights}: loaded, all but {', '.join(fresh) or 'nothing'}")
+        network, source = self.model.network, recipe.network.weights
+        if source:
+            pretrained = load_model(source)
+            fresh = transfer_weights(pretrained, network, source, fresh=("final.",))
+            say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}")
+            if recipe.network.classifier == "anchors":
+                _check_anchors(pretrained, label_set, source)
+                start_classifier(network, pretrained, train_set)
         elif recipe.network.classifier_only or recipe.network.classifier == "anchors":
             raise InputError(
                 "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"
             )
-        if recipe.network.classifier == "anchors":
-            start_classifier(network, load_model(recipe.network.weights), train_set)
         self.classifier_only = recipe.network.classifier_only
         if self.classifier_only:
             network.requires_grad_(False)
@@ -171,10 +168,17 @@ class Finetuning(Stage):
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        logits, _ = self.model(SparseTensor(batch.features, batch.coordinates))
+        logits, _ = self.model(sparse_input(batch))
         if self.loss.name == "focal":
             return losses.focal_loss(logits, batch.labels, gamma=self.loss.gamma, weights=self.class_weights)
         return losses.cross_entropy(logits, batch.labels, weights=self.class_weights)
+
+
+def _check_anchors(pretrained: Model, label_set: LabelSet, source: str) -> None:
+    if pretrained.has_classifier or pretrained.anchors is None:
+        raise InputError(f"{source}: has no anchors to start a classifier at; use network.classifier=random")
+    if pretrained.label_set.names != label_set.names:
+        raise InputError(f"{source}: its anchors are of other classes; use network.classifier=random")
 
 
 @torch.no_grad()
@@ -184,7 +188,7 @@ def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneData
     The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene.
     """
     batch = collate([train_set[0, 0]])[0]
-    norm = pretrained.network(SparseTensor(batch.features, batch.coordinates)).features.norm(dim=1).mean()
+    norm = pretrained.network(sparse_input(batch)).features.norm(dim=1).mean()
     directions = F.normalize(pretrained.project(pretrained.anchors), dim=1)  # (C, d)
     network.final.kernel.copy_(directions.T / (TEMPERATURE * norm))
     network.final.bias.zero_()

@@ -85,7 +85,7 @@ class Trainer:
                     row |= _log_entries(metrics)
                 self.scheduler.after_epoch(row.get("val_miou"))
                 self._finish_epoch(row | {"seconds": round(time.monotonic() - start, 2)}, metrics, last)
-        return self.folder.read_json("metrics.json")
+        return self.folder.read_metrics()
 
     def _train_epoch(self, bar: Progress) -> float:
         self.stage.train()
@@ -117,9 +117,8 @@ class Trainer:
         return mean
 
     def _validate(self) -> dict:
-        stage = self.bare_stage.eval()
-        loader = self._loader(self.val_set, 0, train=False)
-        confusion = score(stage.predict, loader, len(self.label_set), self.accelerator.device)
+        model = self.bare_stage.eval().model
+        confusion = score(model, self._loader(self.val_set, 0, train=False), self.accelerator.device)
         return summarize(Confusion(*map(sum_over_processes, confusion)), self.label_set)
 
     def _finish_epoch(self, row: dict, metrics: dict, last: bool) -> None:
@@ -130,7 +129,7 @@ class Trainer:
             self.folder.log(row)
             if better or (last and self.best < 0):  # without validation the last epoch is the best
                 self._export("best")
-                self.folder.write_json("metrics.json", {"epoch": self.epoch, **metrics})
+                self.folder.write_metrics({"epoch": self.epoch, **metrics})
             if due:
                 self._export("last")
                 self.folder.save(self._state())
