@@ -6,7 +6,6 @@ Module names, their order and the parameter shapes are those of the published ch
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from lground.errors import InputError
@@ -19,6 +18,7 @@ from lground.sparse import (
     SparseConvTranspose3d,
     SparseTensor,
     cat,
+    conv_norm,
 )
 
 STEM_CHANNELS = 32
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
         self.conv2 = SparseConv3d(channels, channels, 3)
         self.norm2 = BatchNorm(channels)
         if in_channels != channels:
-            self.downsample = nn.Sequential(
+            self.downsample = _Shortcut(
                 SparseConv3d(in_channels, channels, 1), BatchNorm(channels, momentum=bn_momentum)
             )
         else:
@@ -57,9 +57,13 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        y = _relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y)) + shortcut
-        return _relu(y) if self.final_relu else y
+        y = conv_norm(self.conv1, self.norm1, x)
+        return conv_norm(self.conv2, self.norm2, y, add=shortcut, relu=self.final_relu)
+
+
+class _Shortcut(nn.Sequential):
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return conv_norm(*self, x, relu=False)
 
 
 class Res16UNet(nn.Module):
@@ -133,13 +137,13 @@ class Res16UNet(nn.Module):
         features = self._features(x)
         outputs = (features,) if self.final is None else (self.final(features), features)
         if self.offsets is not None:
-            outputs = (self.offsets(_relu(self.bntr_offset(self.offsets_pre(features)))), *outputs)
+            outputs = (self.offsets(conv_norm(self.offsets_pre, self.bntr_offset, features)), *outputs)
         if anchors is not None:
             outputs = (*outputs, self.project(anchors))
         return outputs if len(outputs) > 1 else features
 
     def _features(self, x: SparseTensor) -> SparseTensor:
-        x = _relu(self.bn0(self.conv0p1s1(x)))
+        x = conv_norm(self.conv0p1s1, self.bn0, x)
         skips = []
         for conv, norm, blocks in ENCODER:
             skips.append(x)
@@ -151,18 +155,13 @@ class Res16UNet(nn.Module):
         return x
 
     def _stage(self, conv: str, norm: str, x: SparseTensor) -> SparseTensor:
-        return _relu(self.get_submodule(norm)(self.get_submodule(conv)(x)))
+        return conv_norm(self.get_submodule(conv), self.get_submodule(norm), x)
 
     def project(self, anchors: Tensor) -> Tensor:
         """Bring text anchors (C, d) to the width of the features, (C, feature_channels), as learned."""
         if self.projection_layer is None:
             raise InputError("this network has no projection of anchors: Res16UNet34CR_Proj has one")
         return self.projection_layer(anchors[:, :, None])[:, :, 0]
-
-
-def _relu(x: SparseTensor) -> SparseTensor:
-    """In place: what norms and sums return belongs to nobody else."""
-    return x.with_features(torch.relu_(x.features))
 
 
 def _blocks(in_channels: int, channels: int, depth: int, bn_momentum: float) -> nn.Sequential:

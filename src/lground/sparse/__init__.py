@@ -7,8 +7,10 @@ fastest in K; odd kernel sizes are centred, even ones reach from 0 to size - 1.
 
 from lground.sparse.coordinates import CoordinateManager, CoordinateMap
 from lground.sparse.functional import (
+    Epilogue,
     average_pool,
     max_pool,
+    normalize,
     sparse_convolution,
     sum_pool,
 )
@@ -25,6 +27,7 @@ from lground.sparse.layers import (
     SparseConv3d,
     SparseConvTranspose3d,
     SumPool3d,
+    conv_norm,
 )
 from lground.sparse.tensor import SparseTensor, cat
 
@@ -33,6 +36,7 @@ __all__ = [
     "BatchNorm",
     "CoordinateManager",
     "CoordinateMap",
+    "Epilogue",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GlobalSumPool",
@@ -46,7 +50,9 @@ __all__ = [
     "SumPool3d",
     "average_pool",
     "cat",
+    "conv_norm",
     "max_pool",
+    "normalize",
     "sparse_convolution",
     "sum_pool",
 ]

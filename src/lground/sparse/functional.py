@@ -4,26 +4,97 @@ Sums run in a fixed order whatever the number of threads: no row is added to by 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lground.sparse.kernel_map import Block, KernelMap
 
 
-def sparse_convolution(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    """`out[o] = sum over k and pairs (i, o) of features[i] @ kernel[k]`.
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a convolution in the same pass, in inference: `relu(convolution * scale + shift + add)`.
+
+    Attributes:
+        scale, shift: (Cout,) floating, of each output channel; None leaves that step out.
+        add: (N_out, Cout) floating, the residual; None for no residual.
+        relu: whether negative sums become zero.
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    add: Tensor | None = None
+    relu: bool = False
+
+    def finish(self, sums: Tensor, rows: slice) -> Tensor:
+        """Turn the convolution's sums (n, Cout) at `rows` into the output, in place."""
+        if self.scale is not None:
+            sums *= self.scale
+        if self.shift is not None:
+            sums += self.shift
+        if self.add is not None:
+            sums += self.add[rows]
+        return sums.relu_() if self.relu else sums
+
+
+def sparse_convolution(
+    features: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue | None = None
+) -> Tensor:
+    """`out[o] = sum over k and pairs (i, o) of features[i] @ kernel[k]`, and what the epilogue makes of it.
 
     Args:
         features: (N_in, Cin), floating.
         kernel: (K, Cin, Cout), of the same dtype unless autocast is on.
         kernel_map: K lists of pairs.
+        epilogue: scale, shift, residual and ReLU of the result; with one, no gradient flows.
 
     Returns:
-        (N_out, Cout). Half precision (autocast) multiplies in that type and sums over offsets in float32.
+        (N_out, Cout). Half precision (autocast) multiplies in that type; sums over offsets and the epilogue
+        are in float32.
     """
-    return _Convolution.apply(*_autocast(features, kernel), kernel_map)
+    features, kernel = _autocast(features, kernel)
+    if epilogue is None:
+        return _Convolution.apply(features, kernel, kernel_map)
+    with torch.no_grad():
+        return _convolve(features, kernel, kernel_map, epilogue)
+
+
+def pointwise_convolution(features: Tensor, kernel: Tensor, epilogue: Epilogue | None = None) -> Tensor:
+    """(N, Cout): `features @ kernel`, (N, Cin) and (Cin, Cout), and what the epilogue makes of it.
+
+    With an epilogue, no gradient flows.
+    """
+    if epilogue is None:
+        return features @ kernel
+    with torch.no_grad():
+        if epilogue.scale is not None:
+            kernel = kernel * epilogue.scale  # a matrix of weights is smaller than one of features
+        features, kernel = _autocast(features, kernel.to(features.dtype))
+        out = features @ kernel
+        return replace(epilogue, scale=None).finish(out, slice(None))
+
+
+def normalize(
+    features: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm, add: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """`relu(norm(features) + add)`, (N, C), differentiable; ReLU and the residual `add` (N, C) if wanted."""
+    out = norm(features)
+    if add is not None:  # what a norm returns belongs to nobody else, and its gradient needs only its input
+        out = out.add_(add) if out.dtype == add.dtype else out + add
+    return out.relu_() if relu else out
+
+
+def fold(norm: nn.BatchNorm1d | nn.SyncBatchNorm, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,) that a batch norm in eval mode is, after a convolution with a `bias` (1, C)."""
+    wide = _sum_type(norm.running_var.dtype)
+    scale = torch.rsqrt(norm.running_var.to(wide) + norm.eps)
+    mean = norm.running_mean if bias is None else norm.running_mean - bias.flatten()
+    if norm.affine:
+        scale = norm.weight * scale
+        return scale, norm.bias - mean * scale
+    return scale, -mean * scale
 
 
 def sum_pool(features: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -65,9 +136,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        if _is_narrow(features):
-            return _unfold_and_multiply(features, kernel, kernel_map)
-        return _gather_multiply_reduce(features, kernel, kernel_map)
+        return _convolve(features, kernel, kernel_map, Epilogue())
 
     @staticmethod
     @once_differentiable
@@ -77,10 +146,18 @@ class _Convolution(torch.autograd.Function):
         if want_features and want_kernel and not _is_narrow(features):
             return *_gradients(features, gradient, kernel, ctx.kernel_map), None
         of_features = (
-            _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map)) if want_features else None
+            _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map), Epilogue())
+            if want_features
+            else None
         )
         of_kernel = _unfolded_kernel_gradient(features, gradient, ctx.kernel_map) if want_kernel else None
         return of_features, of_kernel, None
+
+
+def _convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue) -> Tensor:
+    if _is_narrow(features):
+        return _unfold_and_multiply(features, kernel, kernel_map, epilogue)
+    return _gather_multiply_reduce(features, kernel, kernel_map, epilogue)
 
 
 def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
@@ -92,7 +169,9 @@ def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
     return kernel.transpose(1, 2), kernel_map.transposed
 
 
-def _gather_multiply_reduce(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+def _gather_multiply_reduce(
+    features: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue
+) -> Tensor:
     """Block by block: gather the input rows of all pairs, multiply offset by offset, sum by row."""
     out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
     gathered, products = _buffers(kernel_map, features, out)
@@ -102,7 +181,8 @@ def _gather_multiply_reduce(features: Tensor, kernel: Tensor, kernel_map: Kernel
         for matrix, a, b in zip(kernel, rows.split(block.sizes), values.split(block.sizes), strict=True):
             if len(a):
                 torch.mm(a, matrix, out=b)
-        out[block.rows] = _reduce(values, block, features, kernel, kernel_map.identity)
+        sums = _reduce(values, block, features, kernel, kernel_map.identity)
+        out[block.rows] = epilogue.finish(sums, block.rows)
     return out
 
 
@@ -159,10 +239,13 @@ def _unfold(features: Tensor, kernel_map: KernelMap) -> Iterator[tuple[slice, Te
         yield rows, padded.index_select(0, neighbours.flatten()).view(len(neighbours), -1)
 
 
-def _unfold_and_multiply(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+def _unfold_and_multiply(
+    features: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue
+) -> Tensor:
     out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
     for rows, unfolded in _unfold(features, kernel_map):
-        torch.mm(unfolded, kernel.flatten(0, 1), out=out[rows])
+        sums = torch.mm(unfolded, kernel.flatten(0, 1)).to(_sum_type(out.dtype))
+        out[rows] = epilogue.finish(sums, rows)
     return out
 
 

@@ -7,9 +7,18 @@ from torch import Tensor, nn
 
 from lground.errors import InputError
 from lground.sparse.coordinates import CoordinateMap
-from lground.sparse.functional import average_pool, max_pool, sparse_convolution, sum_pool
+from lground.sparse.functional import (
+    Epilogue,
+    average_pool,
+    fold,
+    max_pool,
+    normalize,
+    pointwise_convolution,
+    sparse_convolution,
+    sum_pool,
+)
 from lground.sparse.kernel_map import KernelMap, Triple
-from lground.sparse.tensor import SparseTensor
+from lground.sparse.tensor import SparseTensor, same_voxels
 
 
 def _triple(value: int | tuple[int, int, int], name: str) -> Triple:
@@ -69,6 +78,10 @@ class _Convolution(_Windowed):
     def _maps(self, x: SparseTensor) -> tuple[CoordinateMap, KernelMap]:
         raise NotImplementedError
 
+    def target(self, x: SparseTensor) -> CoordinateMap:
+        """The voxels that the convolution of `x` writes to."""
+        return x.coordinate_map if self.pointwise else self._maps(x)[0]
+
     def reset_parameters(self) -> None:
         """Uniform in ±1/sqrt(fan): input channels (output ones when transposed) x kernel volume."""
         bound = 1 / math.sqrt(self._fan * math.prod(self.kernel_size))
@@ -76,17 +89,19 @@ class _Convolution(_Windowed):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        y = self._convolve(x)
+        return y if self.bias is None else y.with_features(y.features + self.bias.to(y.features.dtype))
+
+    def _convolve(self, x: SparseTensor, epilogue: Epilogue | None = None) -> SparseTensor:
+        """The convolution without its bias, and what the epilogue makes of it."""
         if x.features.shape[1] != self.in_channels:
             raise InputError(
                 f"this layer takes {self.in_channels} channels, and the tensor has {x.features.shape[1]}"
             )
         if self.pointwise:
-            target, features = x.coordinate_map, x.features @ self.kernel
-        else:
-            target, kernel_map = self._maps(x)
-            features = sparse_convolution(x.features, self.kernel, kernel_map)
-        if self.bias is not None:
-            features = features + self.bias.to(features.dtype)
+            return x.with_features(pointwise_convolution(x.features, self.kernel, epilogue))
+        target, kernel_map = self._maps(x)
+        features = sparse_convolution(x.features, self.kernel, kernel_map, epilogue)
         return SparseTensor.on_map(features, target, x.manager)
 
     def extra_repr(self) -> str:
@@ -234,8 +249,42 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.bn = nn.BatchNorm1d(channels, eps=eps, momentum=momentum)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.with_features(self.bn(x.features))
+    def forward(self, x: SparseTensor, add: SparseTensor | None = None, relu: bool = False) -> SparseTensor:
+        """`relu(norm(x) + add)`, with the residual `add` on the same voxels and the ReLU if wanted."""
+        if add is not None:
+            same_voxels(x, add)
+        return x.with_features(normalize(x.features, self.bn, None if add is None else add.features, relu))
+
+
+def conv_norm(
+    conv: _Convolution,
+    norm: BatchNorm,
+    x: SparseTensor,
+    add: SparseTensor | None = None,
+    relu: bool = True,
+) -> SparseTensor:
+    """`relu(norm(conv(x)) + add)`, with the residual `add` on the output's voxels and the ReLU if wanted.
+
+    In inference (batch norm in eval mode, gradients disabled) one pass does it all. Hooks on either module
+    are honoured: then the two run one after the other.
+    """
+    if not _foldable(conv, norm):
+        return norm(conv(x), add, relu)
+    if add is not None and add.coordinate_map is not conv.target(x):
+        raise InputError(
+            f"{add!r} cannot be added: it does not lie on the voxels that the convolution writes to"
+        )
+    scale, shift = fold(norm.bn, conv.bias)
+    return conv._convolve(x, Epilogue(scale, shift, None if add is None else add.features, relu))
+
+
+def _foldable(conv: _Convolution, norm: nn.Module) -> bool:
+    """Whether nothing but the result of the pair can be asked for."""
+    if torch.is_grad_enabled() or not isinstance(norm, BatchNorm):
+        return False
+    if norm.bn.training or norm.bn.running_mean is None:
+        return False
+    return not any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm, norm.bn))
 
 
 class InstanceNorm(nn.Module):

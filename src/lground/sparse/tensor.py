@@ -67,7 +67,7 @@ class SparseTensor:
         return len(self.features)
 
     def __add__(self, other: SparseTensor) -> SparseTensor:
-        _same_voxels(self, other)
+        same_voxels(self, other)
         return self.with_features(self.features + other.features)
 
     def __repr__(self) -> str:
@@ -77,11 +77,12 @@ class SparseTensor:
 def cat(*tensors: SparseTensor) -> SparseTensor:
     """Concatenate the channels of tensors on the same voxels, in the order given."""
     for other in tensors[1:]:
-        _same_voxels(tensors[0], other)
+        same_voxels(tensors[0], other)
     return tensors[0].with_features(torch.cat([t.features for t in tensors], dim=1))
 
 
-def _same_voxels(a: SparseTensor, b: SparseTensor) -> None:
+def same_voxels(a: SparseTensor, b: SparseTensor) -> None:
+    """Raise InputError unless the rows of both lie on the same voxels."""
     if a.coordinate_map is not b.coordinate_map:
         raise InputError(
             f"{a!r} and {b!r} do not share their voxels: build both on one tensor, or the second with "
