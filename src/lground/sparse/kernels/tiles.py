@@ -1,0 +1,207 @@
+"""Which rows a convolution computes together, and which offsets of its kernel they need.
+
+A row of a 3^3 convolution meets about ten of its 27 possible neighbours, and a tile of rows has to walk through every
+offset that any of its rows has. So rows with the same neighbours go into the same tile: the offsets a row has are
+the bits of a mask, and rows are sorted by mask. Two things make the order good. The rarest offsets, the corners, get
+the highest bits, so they differ between few neighbours of the order. And a mask is replaced by its rank in the Gray
+code, so that masks in successive ranks differ in one bit. A row of a transposed convolution of size 2 has one input,
+its parent, at the offset that is its octant: those rows are sorted by octant.
+
+One sort serves all levels: a key starts with the number of its segment, and segments keep their place because their
+sizes are fixed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Key of a row, int32: segment - 4 << 28 | no row << 27 | payload of 27 bits. Segments 0..4 hold the rows of the levels,
+# their payload is the rank of the mask; segments 5..8 those of levels 0..3 as outputs of a transposed convolution,
+# their payload is the octant.
+NO_ROW = tl.constexpr(1 << 27)
+
+# ORDER[b] is the offset at bit b of a mask, from the commonest to the rarest; BIT is its inverse.
+ORDER = tl.constexpr(
+    tuple(sorted(range(27), key=lambda j: (sum(j // s % 3 != 1 for s in (1, 3, 9)), j // 9 != 1, j)))
+)
+BIT = tl.constexpr(tuple(ORDER.value.index(j) for j in range(27)))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The rows of one convolution in tiles of `tile_rows`, and for every tile a list of offsets and inputs.
+
+    Lane t of tile i is lane i * tile_rows + t. In its s-th slot, s < counts[i * count_stride], a tile meets offset
+    `offsets[i * list_stride + s]`, and its lane t the input row
+    `neighbours[i * tile_stride + s * slot_stride + t]`, -1 for none.
+
+    Attributes:
+        rows: (capacity,) int32 output row of each lane, None if lanes are rows; lanes past n hold any value.
+        neighbours: int32, read with `tile_stride` and `slot_stride`; -1 in lanes past n.
+        offsets: int32 indices of kernel offsets, read with `list_stride`.
+        counts: int32 numbers of slots, read with `count_stride`.
+        n: (1,) int32 number of output rows, a view of the device's row counts.
+        volume: number of offsets of the kernel.
+        capacity: number of lanes, a multiple of `tile_rows`.
+    """
+
+    rows: Tensor | None
+    neighbours: Tensor
+    tile_stride: int
+    slot_stride: int
+    offsets: Tensor
+    list_stride: int
+    counts: Tensor
+    count_stride: int
+    n: Tensor
+    tile_rows: int
+    volume: int
+    capacity: int
+
+
+@triton.jit
+def row_key(payload, is_row, segment):
+    """Sort key of a row; a lane without a row goes to the end of its segment."""
+    return ((segment - 4) << 28) | tl.where(is_row, payload, NO_ROW)
+
+
+@triton.jit
+def mask_rank(mask):
+    """Rank of a 27-bit mask in the Gray code; the mask is rank ^ rank >> 1."""
+    for shift in tl.static_range(5):
+        mask = mask ^ (mask >> (1 << shift))
+    return mask
+
+
+@triton.jit
+def _either(a, b):
+    return a | b
+
+
+@triton.jit
+def _store_list(present, tile, offsets, counts):
+    """The offsets whose bits are set in `present` (bit j: offset j), in ascending order, and their number."""
+    j = tl.arange(0, 32)
+    bits = (present >> j) & 1
+    tl.store(offsets + tile * 32 + tl.cumsum(bits, 0) - 1, j, mask=bits == 1)
+    tl.store(counts + tile, tl.sum(bits, 0))
+
+
+@triton.jit
+def _base(lane, caps, LEVELS: tl.constexpr):
+    """First column of the level that a lane of the concatenated levels belongs to."""
+    base = 0
+    end = 0
+    for level in tl.static_range(LEVELS - 1):
+        end += caps[level]
+        base = tl.where(lane >= end, end, base)
+    return base
+
+
+@triton.jit
+def same_kernel(keys, places, table, caller, rows, neighbours, offsets, counts, total, caps,
+                TM: tl.constexpr, CALLER: tl.constexpr):  # fmt: skip
+    """Tiles of the 3^3 convolutions of all levels; with CALLER, rows of level 0 are the caller's."""
+    tile = tl.program_id(0)
+    t = tl.arange(0, TM)
+    lane = tile * TM + t
+    rank = tl.load(keys + lane) & (NO_ROW * 2 - 1)
+    column = tl.load(places + lane).to(tl.int32)
+    is_row = rank < NO_ROW
+    mask = tl.reduce(tl.where(is_row, rank ^ (rank >> 1), 0), 0, _either)
+    base = _base(tile * TM, caps, 5)
+    finest = base + tl.zeros((TM,), tl.int32) == 0
+    row = column - base
+    if CALLER:
+        row = tl.where(finest, tl.load(caller + row, mask=finest, other=0).to(tl.int32), row)
+    tl.store(rows + lane, row)
+    present = 0
+    slot = 0
+    for j in tl.static_range(27):
+        met = (mask >> BIT[j]) & 1
+        row = tl.load(table + j * total + column, mask=is_row & (met == 1), other=-1)
+        if CALLER:
+            renumber = finest & (row >= 0)
+            row = tl.where(renumber, tl.load(caller + row, mask=renumber, other=0).to(tl.int32), row)
+        tl.store(neighbours + (tile * 27 + slot) * TM + t, row, mask=(t >= 0) & (met == 1))
+        present |= met << j
+        slot += met
+    _store_list(present, tile, offsets, counts)
+
+
+@triton.jit
+def up_kernel(keys, places, parent, caller, rows, neighbours, offsets, counts, total, caps,
+              TM: tl.constexpr, CALLER: tl.constexpr):  # fmt: skip
+    """Tiles of the transposed 2^3 convolutions onto levels 0..3; with CALLER, rows of level 0 are the caller's."""
+    tile = tl.program_id(0)
+    t = tl.arange(0, TM)
+    lane = tile * TM + t
+    octant = tl.load(keys + total + lane) & (NO_ROW * 2 - 1)
+    column = tl.load(places + total + lane).to(tl.int32) - total
+    is_row = octant < NO_ROW
+    octant = octant & 7
+    base = _base(tile * TM, caps, 4)
+    row = column - base
+    if CALLER:
+        finest = base + tl.zeros((TM,), tl.int32) == 0
+        row = tl.where(finest, tl.load(caller + row, mask=finest, other=0).to(tl.int32), row)
+    tl.store(rows + lane, row)
+    above = tl.load(parent + column, mask=is_row, other=-8) >> 3
+    present = tl.reduce(tl.where(is_row, 1 << octant, 0), 0, _either)
+    slot = 0
+    for j in tl.static_range(8):
+        met = (present >> j) & 1
+        met_row = tl.where(octant == j, above, -1)
+        tl.store(neighbours + (tile * 8 + slot) * TM + t, met_row, mask=(t >= 0) & (met == 1))
+        slot += met
+    _store_list(present, tile, offsets, counts)
+
+
+def build_tiles(row_keys, table, parent, caller, n, caps, tile_rows) -> tuple[list[Tiles], list[Tiles]]:
+    """Sort the rows of all levels and cut them into tiles.
+
+    Args:
+        row_keys: (sum(caps) + sum(caps[:4]),) int32, see `row_key`.
+        table: (27, sum(caps)) int32 neighbours, parent: (sum(caps),) int32 parent row * 8 + octant.
+        caller: (caps[0],) int64 row of the caller for each row of level 0, None to keep the sorted numbering.
+        n: int32 numbers of rows of the levels; caps: the five capacities, multiples of `tile_rows`.
+
+    Returns:
+        The tiles of the 3^3 convolutions of levels 0..4 and of the transposed 2^3 convolutions onto levels 0..3.
+    """
+    keys, places = torch.sort(row_keys, stable=True)
+    result = []
+    for kernel, source, levels, volume in ((same_kernel, table, 5, 27), (up_kernel, parent, 4, 8)):
+        lanes = sum(caps[:levels])
+        tiles = lanes // tile_rows
+        rows = keys.new_empty(lanes)
+        neighbours = keys.new_empty(tiles, volume, tile_rows)
+        offsets = keys.new_empty(tiles, 32)
+        counts = keys.new_empty(tiles)
+        kernel[(tiles,)](
+            keys, places, source, caller, rows, neighbours, offsets, counts, sum(caps), tuple(caps),
+            TM=tile_rows, CALLER=caller is not None,
+        )  # fmt: skip
+        parts = [t.split([c // tile_rows for c in caps[:levels]]) for t in (neighbours, offsets, counts)]
+        result.append([
+            Tiles(lane_rows, *_with_strides(*lists), n[level : level + 1], tile_rows, volume, caps[level])
+            for level, (lane_rows, *lists) in enumerate(zip(rows.split(caps[:levels]), *parts, strict=True))
+        ])  # fmt: skip
+    return tuple(result)
+
+
+def _with_strides(neighbours: Tensor, offsets: Tensor, counts: Tensor) -> tuple:
+    return neighbours, neighbours.stride(0), neighbours.stride(1), offsets, 32, counts, 1
+
+
+def mask_order(table: Tensor) -> Tensor:
+    """The plain twin: (n,) int64 rows of a (27, n) neighbour table in the order in which tiles take them."""
+    bits = [(table[j] >= 0).long() << bit for bit, j in enumerate(ORDER.value)]
+    mask = torch.stack(bits).sum(0)
+    rank = mask.clone()
+    for shift in range(1, 27):
+        rank ^= mask >> shift
+    return torch.sort(rank, stable=True)[1]
