@@ -24,7 +24,7 @@ from torch import Tensor
 from lground.errors import InputError
 from lground.sparse.coordinates import CoordinateMap
 from lground.sparse.kernel_map import kernel_offsets
-from lground.sparse.kernels.tiles import ORDER, Tiles, build_tiles, mask_rank, row_key
+from lground.sparse.kernels.tiles import Tiles, build_tiles, mask_rank, offset_of_bit, row_key
 from lground.sparse.keys import KeySpace
 
 LEVELS = 5
@@ -35,8 +35,8 @@ OUT_OF_RANGE, DUPLICATE, OVERFLOW = tl.constexpr(1), tl.constexpr(2), tl.constex
 LAST_KEY = tl.constexpr(2**63 - 1)
 # Bits of x in a code of the coarsest level.
 COARSE_X = tl.constexpr(sum(1 << 3 * bit for bit in range(17 - 4)))
-# Layout of the state: n (8), true counts of the levels and of duplicates (8), the offsets 0..7 and their number.
-N_WANTED, N_DUPLICATES, EIGHT, STATE = tl.constexpr(8), tl.constexpr(13), tl.constexpr(16), tl.constexpr(25)
+# Layout of the state: numbers of rows of levels 0..4, at STATUS the status bits, at EIGHT the numbers 0..7 and 8.
+STATUS, EIGHT, STATE = tl.constexpr(5), tl.constexpr(8), tl.constexpr(17)
 BLOCK = 1024
 
 
@@ -54,9 +54,8 @@ def _spread(x):
 def keys_kernel(coordinates, n0, keys, state, capacity, B: tl.constexpr):
     """Morton keys of the caller's rows; fills the constant part of the state."""
     i = tl.program_id(0) * B + tl.arange(0, B)
-    wanted = tl.load(n0)
-    n = tl.minimum(wanted, capacity)
-    is_row = i < n
+    n = tl.load(n0)
+    is_row = i < tl.minimum(n, capacity)
     key = tl.load(coordinates + i * 4, mask=is_row, other=0).to(tl.int64)
     outside = key != (key & BATCH_MASK)
     key = (key & BATCH_MASK) << BATCH_SHIFT
@@ -65,32 +64,30 @@ def keys_kernel(coordinates, n0, keys, state, capacity, B: tl.constexpr):
         outside |= x != (x & AXIS_MASK)
         key |= _spread(x & AXIS_MASK) << axis
     tl.store(keys + i, tl.where(is_row, key, LAST_KEY), mask=i < capacity)
-    tl.atomic_or(state + 5, OUT_OF_RANGE, mask=tl.max(outside.to(tl.int32), 0) > 0)
+    tl.atomic_or(state + STATUS, OUT_OF_RANGE, mask=tl.max(outside.to(tl.int32), 0) > 0)
     if tl.program_id(0) == 0:
         tl.store(state, n)
-        tl.store(state + N_WANTED, wanted)
-        tl.atomic_or(state + 5, OVERFLOW, mask=wanted > capacity)
+        tl.atomic_or(state + STATUS, OVERFLOW, mask=n > capacity)
         eight = tl.arange(0, 8)
         tl.store(state + EIGHT + eight, eight)
         tl.store(state + EIGHT + 8, 8)
 
 
 @triton.jit(do_not_specialize=["blocks"])
-def counts_kernel(keys, counts, state, blocks, B: tl.constexpr):
+def counts_kernel(keys, counts, state, blocks, capacity, B: tl.constexpr):
     """How many cells of levels 1..4 a block of rows opens; duplicates."""
     block = tl.program_id(0)
     i = block * B + tl.arange(0, B)
-    is_row = i < tl.load(state)
+    is_row = i < tl.minimum(tl.load(state), capacity)
     key = tl.load(keys + i, mask=is_row, other=0)
     before = tl.load(keys + i - 1, mask=is_row & (i > 0), other=-1)
-    repeats = tl.sum((is_row & (key == before)).to(tl.int32), 0)
-    tl.atomic_add(state + N_DUPLICATES, repeats, mask=repeats > 0)
-    tl.atomic_or(state + 5, DUPLICATE, mask=repeats > 0)
+    repeats = (is_row & (key == before)).to(tl.int32)
+    tl.atomic_or(state + STATUS, DUPLICATE, mask=tl.max(repeats, 0) > 0)
     for level in tl.static_range(1, 5):
         opens = is_row & ((key >> (3 * level)) != (before >> (3 * level)))
         count = tl.sum(opens.to(tl.int32), 0)
         tl.store(counts + (level - 1) * blocks + block, count)
-        tl.atomic_add(state + N_WANTED + level, count)
+        tl.atomic_add(state + level, count)
 
 
 @triton.jit(do_not_specialize=["blocks"])
@@ -98,7 +95,7 @@ def tree_kernel(keys, counts, state, parent, child, coarse_keys, total, blocks, 
     """Rows of all levels: their parents, their children, and the codes of the coarsest."""
     block = tl.program_id(0)
     i = block * B + tl.arange(0, B)
-    is_row = i < tl.load(state)
+    is_row = i < tl.minimum(tl.load(state), caps[0])
     key = tl.load(keys + i, mask=is_row, other=0)
     before = tl.load(keys + i - 1, mask=is_row & (i > 0), other=-1)
     row, opens, base = i, is_row, 0
@@ -119,9 +116,8 @@ def tree_kernel(keys, counts, state, parent, child, coarse_keys, total, blocks, 
         tl.store(child + octant * total + base + above, row, mask=opens & fits)
         row, opens = above, opens_above
         if block == 0:
-            wanted = tl.load(state + N_WANTED + level + 1)
-            tl.store(state + level + 1, tl.minimum(wanted, caps[level + 1]))
-            tl.atomic_or(state + 5, OVERFLOW, mask=wanted > caps[level + 1])
+            too_many = tl.load(state + level + 1) > caps[level + 1]
+            tl.atomic_or(state + STATUS, OVERFLOW, mask=too_many)
     tl.store(coarse_keys + row, key >> 12, mask=opens & (row < caps[4]))
 
 
@@ -135,11 +131,11 @@ def _move(code, axis: tl.constexpr, step):
 
 
 @triton.jit
-def search_kernel(keys, table, state, total, base, B: tl.constexpr):
+def search_kernel(keys, table, state, total, base, capacity, B: tl.constexpr):
     """Neighbours on the coarsest level at offset program_id(1), by binary search."""
     i = tl.program_id(0) * B + tl.arange(0, B)
     j = tl.program_id(1)
-    n = tl.load(state + 4)
+    n = tl.minimum(tl.load(state + 4), capacity)
     is_row = i < n
     key = tl.load(keys + i, mask=is_row, other=0)
     x, x_stays = _move(key, 0, j % 3 - 1)
@@ -172,21 +168,23 @@ def neighbours_kernel(parent, child, table, row_keys, state, total, base, capaci
         above = base + capacity
         up = above + (family >> 3)
         tl.store(row_keys + total + base + i, row_key(octant, is_row, level + 5))
-    mask = tl.zeros((B,), tl.int32)
-    for bit in tl.static_range(27):
-        j: tl.constexpr = ORDER[bit]
-        if COARSEST:
-            row = tl.load(table + j * total + base + i)
-        else:
-            x = (octant & 1) + (j % 3 - 1)
-            y = (octant >> 1 & 1) + (j // 3 % 3 - 1)
-            z = (octant >> 2) + (j // 9 - 1)
-            aunt = 13 + (x >> 1) + 3 * (y >> 1) + 9 * (z >> 1)
-            aunt = tl.load(table + aunt * total + up, mask=family >= 0, other=-1)
-            cousin = (x & 1) + 2 * (y & 1) + 4 * (z & 1)
-            row = tl.load(child + cousin * total + above + aunt, mask=aunt >= 0, other=-1)
-            tl.store(table + j * total + base + i, row)
-        mask |= (row >= 0).to(tl.int32) << bit
+    bit = tl.arange(0, 32)[:, None]
+    j = offset_of_bit()[:, None]
+    at = table + j * total + base + i[None, :]
+    is_offset = bit + tl.zeros((32, B), tl.int32) < 27
+    if COARSEST:
+        row = tl.load(at, mask=is_offset, other=-1)
+    else:
+        octant = octant[None, :]
+        x = (octant & 1) + (j % 3 - 1)
+        y = (octant >> 1 & 1) + (j // 3 % 3 - 1)
+        z = (octant >> 2) + (j // 9 - 1)
+        aunt = 13 + (x >> 1) + 3 * (y >> 1) + 9 * (z >> 1)
+        aunt = tl.load(table + aunt * total + up[None, :], mask=is_offset & (family[None, :] >= 0), other=-1)
+        cousin = (x & 1) + 2 * (y & 1) + 4 * (z & 1)
+        row = tl.load(child + cousin * total + above + aunt, mask=aunt >= 0, other=-1)
+        tl.store(at, row, mask=is_offset)
+    mask = tl.sum((row >= 0).to(tl.int32) << bit, 0)
     tl.store(row_keys + base + i, row_key(mask_rank(mask), is_row, level))
 
 
@@ -201,8 +199,7 @@ class Pyramid:
         source: (N, 4) int32 rows [batch, x, y, z] as the caller gave them.
         caps: capacities of the levels, multiples of the rows of a tile; `total` is their sum, `base` the sums before.
         numbering: whether tiles call the rows of level 0 by their "sorted" numbers or by the "caller"'s.
-        state: (25,) int32; 0..4 rows of the levels, 5 status bits, 8..12 rows that the levels would have had with
-            enough capacity, 13 duplicates.
+        state: (17,) int32, see `n`.
         keys: (caps[0],) int64 sorted Morton codes.
         order: (caps[0],) int64 row of the caller for each row of level 0.
         parent: (total,) int32 row of the parent * 8 + octant, for levels 0..3.
@@ -254,9 +251,9 @@ class Pyramid:
         keys_kernel[(triton.cdiv(rows, 256),)](coordinates, n0, keys, state, rows, B=256)
         keys, order = torch.sort(keys, stable=True)
         counts = coordinates.new_empty(4, blocks)
-        counts_kernel[(blocks,)](keys, counts, state, blocks, B=BLOCK)
+        counts_kernel[(blocks,)](keys, counts, state, blocks, rows, B=BLOCK)
         if caps is None:
-            wanted = state[N_WANTED.value :][1:LEVELS].tolist()
+            wanted = state[1:LEVELS].tolist()
             caps = [rows, *(triton.cdiv(max(n, 1), tile_rows) * tile_rows for n in wanted)]
 
         base, total = [0, *accumulate(caps)][:LEVELS], sum(caps)
@@ -265,9 +262,11 @@ class Pyramid:
         table = coordinates.new_empty(27, total)
         coarse_keys = keys.new_empty(caps[4])
         tree_kernel[(blocks,)](
-            keys, counts, state, parent, child, coarse_keys, total, blocks, tuple(caps), B=BLOCK
+            keys, counts, state, parent, child, coarse_keys, total, blocks, tuple(caps), B=BLOCK, num_warps=8,
+        )  # fmt: skip
+        search_kernel[(caps[4] // tile_rows, 27)](
+            coarse_keys, table, state, total, base[4], caps[4], B=tile_rows
         )
-        search_kernel[(caps[4] // tile_rows, 27)](coarse_keys, table, state, total, base[4], B=tile_rows)
         row_keys = coordinates.new_empty(total + base[4])
         for level in reversed(range(LEVELS)):
             neighbours_kernel[(caps[level] // tile_rows,)](
@@ -280,8 +279,8 @@ class Pyramid:
 
     @property
     def n(self) -> Tensor:
-        """(8,) int32: numbers of rows of levels 0..4 and the status bits 1 (a coordinate out of range),
-        2 (duplicates), 4 (a level has more rows than its capacity; the rows that exceed it are missing)."""
+        """(8,) int32: numbers of rows of levels 0..4, and at 5 the status bits 1 (a coordinate out of range),
+        2 (duplicates), 4 (a level has more rows than its capacity: the rows that exceed it are missing)."""
         return self.state[:8]
 
     @property
@@ -298,17 +297,22 @@ class Pyramid:
     def _host(self) -> list[int]:
         return self.state.tolist()
 
+    @property
+    def status(self) -> int:
+        """The status bits of `n`. Waits for the device."""
+        return self._host[STATUS.value]
+
     def counts(self) -> list[int]:
-        """Rows of each level, were the capacities large enough. Waits for the device."""
-        return self._host[N_WANTED.value :][:LEVELS]
+        """Rows of each level, with those that exceed its capacity. Waits for the device."""
+        return self._host[:LEVELS]
 
     def overflowed(self) -> bool:
         """Whether a level has more rows than its capacity, so that the maps are useless. Waits for the device."""
-        return bool(self._host[5] & OVERFLOW.value)
+        return bool(self._host[STATUS.value] & OVERFLOW.value)
 
     def check(self) -> None:
         """Raise InputError on duplicate, negative batch or out-of-range coordinates. Waits for the device."""
-        if self._host[5] & (OUT_OF_RANGE.value | DUPLICATE.value):
+        if self._host[STATUS.value] & (OUT_OF_RANGE.value | DUPLICATE.value):
             CoordinateMap.from_rows(
                 self.source[: self._host[0]], 1
             )  # says what is wrong, unless it is the range of keys

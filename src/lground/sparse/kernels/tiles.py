@@ -23,11 +23,10 @@ from torch import Tensor
 # their payload is the octant.
 NO_ROW = tl.constexpr(1 << 27)
 
-# ORDER[b] is the offset at bit b of a mask, from the commonest to the rarest; BIT is its inverse.
+# ORDER[b] is the offset at bit b of a mask, from the commonest to the rarest.
 ORDER = tl.constexpr(
     tuple(sorted(range(27), key=lambda j: (sum(j // s % 3 != 1 for s in (1, 3, 9)), j // 9 != 1, j)))
 )
-BIT = tl.constexpr(tuple(ORDER.value.index(j) for j in range(27)))
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,22 @@ def _either(a, b):
 
 
 @triton.jit
-def _store_list(present, tile, offsets, counts):
-    """The offsets whose bits are set in `present` (bit j: offset j), in ascending order, and their number."""
-    j = tl.arange(0, 32)
-    bits = (present >> j) & 1
-    tl.store(offsets + tile * 32 + tl.cumsum(bits, 0) - 1, j, mask=bits == 1)
-    tl.store(counts + tile, tl.sum(bits, 0))
+def offset_of_bit():
+    """(32,) the offset at each bit of a mask."""
+    bit = tl.arange(0, 32)
+    j = tl.zeros((32,), tl.int32)
+    for b in tl.static_range(27):
+        j = tl.where(bit == b, ORDER[b], j)
+    return j
+
+
+@triton.jit
+def _store_list(present, j, tile, offsets, counts):
+    """List the offsets j of a tile, those with present == 1, and return their slots."""
+    slot = tl.cumsum(present, 0) - 1
+    tl.store(offsets + tile * 32 + slot, j, mask=present == 1)
+    tl.store(counts + tile, tl.sum(present, 0))
+    return slot
 
 
 @triton.jit
@@ -118,18 +127,15 @@ def same_kernel(keys, places, table, caller, rows, neighbours, offsets, counts, 
     if CALLER:
         row = tl.where(finest, tl.load(caller + row, mask=finest, other=0).to(tl.int32), row)
     tl.store(rows + lane, row)
-    present = 0
-    slot = 0
-    for j in tl.static_range(27):
-        met = (mask >> BIT[j]) & 1
-        row = tl.load(table + j * total + column, mask=is_row & (met == 1), other=-1)
-        if CALLER:
-            renumber = finest & (row >= 0)
-            row = tl.where(renumber, tl.load(caller + row, mask=renumber, other=0).to(tl.int32), row)
-        tl.store(neighbours + (tile * 27 + slot) * TM + t, row, mask=(t >= 0) & (met == 1))
-        present |= met << j
-        slot += met
-    _store_list(present, tile, offsets, counts)
+    j = tl.arange(0, 32)
+    present = tl.sum((mask >> tl.arange(0, 32) & 1) << offset_of_bit(), 0) >> j & 1  # by offset, not by bit
+    slot = _store_list(present, j, tile, offsets, counts)[:, None]
+    met = present[:, None] == 1
+    row = tl.load(table + j[:, None] * total + column[None, :], mask=met & is_row[None, :], other=-1)
+    if CALLER:
+        renumber = finest[None, :] & (row >= 0)
+        row = tl.where(renumber, tl.load(caller + row, mask=renumber, other=0).to(tl.int32), row)
+    tl.store(neighbours + (tile * 27 + slot) * TM + t[None, :], row, mask=met & (t[None, :] >= 0))
 
 
 @triton.jit
@@ -150,14 +156,12 @@ def up_kernel(keys, places, parent, caller, rows, neighbours, offsets, counts, t
         row = tl.where(finest, tl.load(caller + row, mask=finest, other=0).to(tl.int32), row)
     tl.store(rows + lane, row)
     above = tl.load(parent + column, mask=is_row, other=-8) >> 3
-    present = tl.reduce(tl.where(is_row, 1 << octant, 0), 0, _either)
-    slot = 0
-    for j in tl.static_range(8):
-        met = (present >> j) & 1
-        met_row = tl.where(octant == j, above, -1)
-        tl.store(neighbours + (tile * 8 + slot) * TM + t, met_row, mask=(t >= 0) & (met == 1))
-        slot += met
-    _store_list(present, tile, offsets, counts)
+    j = tl.arange(0, 8)
+    own = (octant[None, :] == j[:, None]) & is_row[None, :]
+    present = tl.max(own.to(tl.int32), 1)
+    slot = _store_list(present, j, tile, offsets, counts)[:, None]
+    met = (present[:, None] == 1) & (t[None, :] >= 0)
+    tl.store(neighbours + (tile * 8 + slot) * TM + t[None, :], tl.where(own, above[None, :], -1), mask=met)
 
 
 def build_tiles(row_keys, table, parent, caller, n, caps, tile_rows) -> tuple[list[Tiles], list[Tiles]]:
