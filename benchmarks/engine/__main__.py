@@ -107,7 +107,7 @@ def settle(options: argparse.Namespace) -> dict:
         "stems": options.stems,
         "dtypes": options.dtypes or (["fp16", "bf16", "tf32", "fp32"] if cuda else ["fp32"]),
         "voxels": voxels,
-        "check_voxels": 2000 if quick else 43000 if cuda else 10000,
+        "check_voxels": 6000 if quick else 43000 if cuda else 10000,
         "train_voxels": options.train_voxels or (4000 if quick else 1160000 if cuda else 20000),
         "train_scenes": options.train_scenes or (8 if cuda else 2),
         "parts": [] if options.check_only else options.parts,

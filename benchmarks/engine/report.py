@@ -29,9 +29,9 @@ def tables(results: dict, against: str) -> str:
 
 
 PREFACE = {
-    "inference": "Inference, fresh coordinates every time. Times in ms (10th to 90th percentile); maps: built alone (of "
-    "peers: what a run saves that knows them). Memory in MB above what was there before: allocated, and on a GPU by "
-    "how much the device's pool grew. Floor: all arithmetic and traffic at the measured ceilings.",
+    "inference": "Inference, fresh coordinates every time. Times in ms (10th to 90th percentile). Maps: built alone "
+    "(of peers: what a run saves that knows them). Memory in MB above what was there before: allocated, and on a GPU "
+    "by how much the device's pool grew. Floor: all arithmetic and traffic at the measured ceilings.",
     "training": "Training step (forward, cross-entropy, backward, SGD), fresh coordinates every time.",
 }
 
