@@ -1,0 +1,277 @@
+"""Weight gradient of a sparse convolution on Triton kernels, bitwise reproducible.
+
+`dW[k] = sum over the pairs (i, o) of offset k of x[i]^T g[o]`: per offset a long, thin matrix product whose
+operands are gathered. Three ideas make it fast:
+
+- Pairs, not masks. The occupied entries of the neighbour table are written into one list, by offset and then
+  by row (count, cumulative sum, write), so that no product is computed for an absent neighbour.
+- Equal shares. Every offset's pairs are cut into shares of the same length, one program each, so that the
+  dense centre and the sparse corners of a kernel load the device evenly. Each program keeps its sum in
+  registers and writes it to a place of its own; a second kernel adds an offset's partial sums in fixed order.
+- Shares run in the order of the rows they read, whatever their offset: share q of m lies at (q + 1/2) / m of
+  the rows. What is in flight at any moment reads the same stretch of x and g, which stays in the L2 cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024  # table rows per program when pairs are listed
+# Pairs per share: few enough that what is in flight fits the L2 cache and that small levels fill the device,
+# and many enough that partial sums are small beside what is gathered.
+SHARES = 512, 4096
+PROGRAMS = 1024
+# Arguments whose value no kernel is compiled anew for.
+SIZES = "n", "stride_offset", "rows", "blocks", "stride", "capacity", "shares", "share"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a convolution, ordered by offset, then by row of the table they were found in.
+
+    Attributes:
+        inputs, outputs: (P,) int32, rows of x and g; P is a capacity, entries past the last pair hold anything.
+        starts: (K + 1,) int32; the pairs of offset k are `starts[k] : starts[k + 1]`. If `starts[K]` is more
+            than P, the last pairs found no room and are left out.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    starts: Tensor
+
+
+def build_pairs(
+    table: Tensor,
+    n: Tensor,
+    input_numbering: Tensor | None = None,
+    output_numbering: Tensor | None = None,
+    capacity: int | None = None,
+) -> Pairs:
+    """List the occupied entries of a neighbour table.
+
+    Args:
+        table: (K, rows) int32 of any strides; the input row that output row o meets at offset k, -1 if none.
+        n: (1,) int32 on the device, how many rows of the table count.
+        input_numbering, output_numbering: int32 or int64, the row of x (of g) that a row of the table is;
+            None where they are the same.
+        capacity: room for pairs; None reads their exact number, which waits for the device.
+    """
+    volume, rows = table.shape
+    blocks = max(1, triton.cdiv(rows, BLOCK))
+    counts = torch.zeros(volume * blocks + 1, dtype=torch.int32, device=table.device)
+    of_table = table, n, *table.stride(), rows, blocks
+    _count_pairs[blocks, volume](*of_table, counts, BLOCK)
+    starts = counts.cumsum(0, dtype=torch.int32)
+    if capacity is None:
+        capacity = int(starts[-1])
+    inputs, outputs = (torch.empty(capacity, dtype=torch.int32, device=table.device) for _ in range(2))
+    numberings = input_numbering, output_numbering
+    _write_pairs[blocks, volume](*of_table, starts, *numberings, inputs, outputs, capacity, BLOCK)
+    return Pairs(inputs, outputs, starts[::blocks])
+
+
+def weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int, precision: str = "ieee") -> Tensor:
+    """(K, Cin, Cout) float32: `dW[k] = sum over pairs (i, o) of offset k of x[i]^T g[o]`, K = `volume`.
+
+    Args:
+        x: (N_in, Cin), float16, bfloat16 or float32.
+        g: (N_out, Cout) of the same dtype, the gradient of the output.
+        pairs: which rows of x and g meet.
+        precision: how float32 is multiplied: "ieee", or with the 11 significant bits of "tf32".
+    """
+    if x.dtype == torch.float32 and precision == "tf32":
+        return _scaled_weight_gradient(x, g, pairs, volume)
+    x, g = (t if t.stride(1) == 1 else t.contiguous() for t in (x, g))
+    c_in, c_out, capacity = x.shape[1], g.shape[1], len(pairs.inputs)
+    config = _configuration(c_in, c_out, x.dtype)
+    columns = triton.cdiv(c_out, config["BO"] + config["BO2"])
+    tiles = triton.cdiv(c_in, config["BI"]) * columns
+    share = sorted((SHARES[0], triton.cdiv(capacity * tiles, PROGRAMS), SHARES[1]))[1]
+    share = triton.cdiv(share, 128) * 128
+    shares = triton.cdiv(capacity, share) + volume  # at most: every offset may end in a short one
+
+    work = torch.empty(3, shares, dtype=torch.int32, device=x.device)
+    first = torch.empty(volume + 1, dtype=torch.int32, device=x.device)
+    lanes = triton.next_power_of_2(volume)
+    _schedule[(triton.cdiv(shares, 128),)](
+        pairs.starts, pairs.starts.stride(0), capacity, work, shares, first, share, volume, lanes, 128
+    )
+    partial = torch.empty(shares, c_in * c_out, dtype=torch.float32, device=x.device)
+    _multiply[(shares * tiles,)](
+        x, g, pairs.inputs, pairs.outputs, work, shares, partial, x.stride(0), g.stride(0),
+        c_in, c_out, tiles, columns, **config,
+    )  # fmt: skip
+    out = torch.empty(volume, c_in, c_out, dtype=torch.float32, device=x.device)
+    _add_partials[triton.cdiv(c_in * c_out, 256), volume](partial, first, out, c_in * c_out, 16, 256)
+    return out
+
+
+def plain_weight_gradient(x: Tensor, g: Tensor, table: Tensor) -> Tensor:
+    """(K, Cin, Cout): the definition, in the dtype of x; `table` (K, N_out), -1 where there is no input row."""
+    met = table >= 0
+    return torch.stack([x[row[m].long()].t() @ g[m] for row, m in zip(table, met, strict=True)])
+
+
+def _scaled_weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int) -> Tensor:
+    """With operands scaled to the range of float16, whose significand is as long as that of TF32.
+
+    Hopper's tensor cores take TF32 only with the summed dimension innermost, which gathered rows do not have;
+    float16 they take either way, and it is half the bytes. What is 2^-29 of the largest value or less loses
+    bits, and matters as little.
+    """
+    ranges = [torch.stack(t.aminmax()).abs().amax().clamp(min=2**-100) / 2**15 for t in (x, g)]
+    halves = [(t / range_).half() for t, range_ in zip((x, g), ranges, strict=True)]
+    return weight_gradient(*halves, pairs, volume).mul_(ranges[0]).mul_(ranges[1])
+
+
+def _configuration(c_in: int, c_out: int, dtype: torch.dtype) -> dict:
+    """Tile and launch parameters: BP pairs by BI input channels by BO + BO2 output channels.
+
+    Lanes past the last channel cost no bandwidth, but multiplications: 96 output channels, the width of the
+    finest decoder, are 64 + 32; input channels, of which the tensor cores take 64 at a time, are padded.
+    """
+    widest = 64 if dtype == torch.float32 else 128
+    rows, columns = (min(max(16, triton.next_power_of_2(c)), widest) for c in (c_in, c_out))
+    more = 0
+    if widest == 128 and c_out % 128 and c_out % 96 == 0:
+        columns, more = 64, 32
+    return {
+        "BP": 32 if dtype == torch.float32 else 64,
+        "BI": rows,
+        "BO": columns,
+        "BO2": more,
+        "num_warps": 4 if rows * (columns + more) <= 128 * 96 and widest == 128 else 8,
+        "num_stages": 3,
+    }
+
+
+@triton.jit
+def _table_block(table, n, stride_offset, stride_row, rows, BLOCK: tl.constexpr):
+    """Row numbers and entries of this program's block of the table."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mine = table + tl.program_id(1).to(tl.int64) * stride_offset + row.to(tl.int64) * stride_row
+    return row, tl.load(mine, mask=row < tl.minimum(tl.load(n), rows), other=-1)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _count_pairs(table, n, stride_offset, stride_row, rows, blocks, counts, BLOCK: tl.constexpr):
+    _, met = _table_block(table, n, stride_offset, stride_row, rows, BLOCK)
+    here = tl.program_id(1) * blocks + tl.program_id(0)
+    tl.store(counts + 1 + here, tl.sum((met >= 0).to(tl.int32), 0))
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _write_pairs(
+    table, n, stride_offset, stride_row, rows, blocks, starts, input_numbering, output_numbering,
+    inputs, outputs, capacity, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row, met = _table_block(table, n, stride_offset, stride_row, rows, BLOCK)
+    here = tl.program_id(1) * blocks + tl.program_id(0)
+    present = met >= 0
+    at = tl.load(starts + here) + tl.cumsum(present.to(tl.int32), 0) - 1
+    present &= at < capacity
+    if input_numbering is not None:
+        met = tl.load(input_numbering + met, mask=present, other=0).to(tl.int32)
+    if output_numbering is not None:
+        row = tl.load(output_numbering + row, mask=present, other=0).to(tl.int32)
+    tl.store(inputs + at, met, mask=present)
+    tl.store(outputs + at, row, mask=present)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _schedule(
+    starts, stride, capacity, work, shares, first, share,
+    K: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The turn of every share: work[:, turn] = (its number, first pair, end); first[k]: offset k's first number.
+
+    Share q of an offset's m comes before share q' of another's m' where (2q + 1) m' < (2q' + 1) m, ties by
+    offset. Turns without a share are empty.
+    """
+    k = tl.arange(0, LANES)
+    begins = tl.minimum(tl.load(starts + k * stride, mask=k < K, other=0), capacity)
+    ends = tl.minimum(tl.load(starts + (k + 1) * stride, mask=k < K, other=0), capacity)
+    counts = (ends - begins + share - 1) // share
+    after = tl.cumsum(counts, 0)
+    before = after - counts
+    if tl.program_id(0) == 0:
+        tl.store(first + k, before, mask=k < K)
+        tl.store(first + K, tl.sum(counts, 0))
+    number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = number < tl.sum(counts, 0)
+    mine = (before[None, :] <= number[:, None]) & (number[:, None] < after[None, :])
+    offset = tl.sum(tl.where(mine, k[None, :], 0), 1)
+    count = tl.maximum(tl.sum(tl.where(mine, counts[None, :], 0), 1), 1)
+    q = number - tl.sum(tl.where(mine, before[None, :], 0), 1)
+    earlier = (2 * q + 1)[:, None] * counts[None, :] - (k[None, :] >= offset[:, None]).to(tl.int32)
+    turn = tl.sum((tl.maximum(earlier, 0) // count[:, None] + 1) // 2, 1)
+    turn = tl.where(live, turn, number)
+    begin = tl.sum(tl.where(mine, begins[None, :], 0), 1) + q * share
+    end = tl.minimum(begin + share, tl.sum(tl.where(mine, ends[None, :], 0), 1))
+    tl.store(work + turn, number, mask=number < shares)
+    tl.store(work + shares + turn, tl.where(live, begin, 0), mask=number < shares)
+    tl.store(work + 2 * shares + turn, tl.where(live, end, 0), mask=number < shares)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _multiply(
+    x, g, inputs, outputs, work, shares, partial, stride_x, stride_g,
+    CI: tl.constexpr, CO: tl.constexpr, TILES: tl.constexpr, COLUMN_TILES: tl.constexpr,
+    BP: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, BO2: tl.constexpr,
+):  # fmt: skip
+    """Partial sum of one share of pairs and one tile of channels."""
+    turn = tl.program_id(0) // TILES
+    tile = tl.program_id(0) % TILES
+    begin = tl.load(work + shares + turn)
+    end = tl.load(work + 2 * shares + turn)
+    if begin >= end:
+        return
+    ci = tile // COLUMN_TILES * BI + tl.arange(0, BI)
+    co = tile % COLUMN_TILES * (BO + BO2) + tl.arange(0, BO)
+    acc = tl.zeros((BI, BO), tl.float32)
+    if BO2 > 0:
+        co2 = tile % COLUMN_TILES * (BO + BO2) + BO + tl.arange(0, BO2)
+        acc2 = tl.zeros((BI, BO2), tl.float32)
+    for start in range(begin, end, BP):
+        pair = start + tl.arange(0, BP)
+        live = pair < end
+        i = tl.load(inputs + pair, mask=live, other=0).to(tl.int64)
+        o = tl.load(outputs + pair, mask=live, other=0).to(tl.int64)
+        a = _gather(x + i * stride_x, ci, live, CI).trans(1, 0)
+        acc = tl.dot(a, _gather(g + o * stride_g, co, live, CO), acc, input_precision="ieee")
+        if BO2 > 0:
+            acc2 = tl.dot(a, _gather(g + o * stride_g, co2, live, CO), acc2, input_precision="ieee")
+    partial += tl.load(work + turn).to(tl.int64) * (CI * CO)
+    _scatter(partial, acc, ci, co, CI, CO)
+    if BO2 > 0:
+        _scatter(partial, acc2, ci, co2, CI, CO)
+
+
+@triton.jit
+def _gather(rows, channels, live, C: tl.constexpr):
+    there = live[:, None] & (channels < C)[None, :]
+    return tl.load(rows[:, None] + channels[None, :], mask=there, other=0.0)
+
+
+@triton.jit
+def _scatter(partial, acc, ci, co, CI: tl.constexpr, CO: tl.constexpr):
+    there = (ci < CI)[:, None] & (co < CO)[None, :]
+    tl.store(partial + ci[:, None] * CO + co[None, :], acc, mask=there)
+
+
+@triton.jit
+def _add_partials(partial, first, out, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    k = tl.program_id(1)
+    end = tl.load(first + k + 1)
+    acc = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(tl.load(first + k), end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        there = (row < end)[:, None] & (at < SIZE)[None, :]
+        acc += tl.load(partial + row.to(tl.int64)[:, None] * SIZE + at[None, :], mask=there, other=0.0)
+    tl.store(out + k.to(tl.int64) * SIZE + at, tl.sum(acc, 0), mask=at < SIZE)
