@@ -3,6 +3,7 @@
 Sums run in a fixed order whatever the number of threads: no row is added to by two threads at once.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lground.sparse.kernel_map import Block, KernelMap
+
+# MKL reads this at its first product: it then splits no sum between threads, and their number changes no bit.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ def pointwise_convolution(features: Tensor, kernel: Tensor, epilogue: Epilogue |
         if epilogue.scale is not None:
             kernel = kernel * epilogue.scale  # a matrix of weights is smaller than one of features
         features, kernel = _autocast(features, kernel.to(features.dtype))
-        out = features @ kernel
-        return replace(epilogue, scale=None).finish(out, slice(None))
+        return replace(epilogue, scale=None).finish(features @ kernel, slice(None))
 
 
 def normalize(
@@ -143,21 +146,36 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         features, kernel = ctx.saved_tensors
         want_features, want_kernel, _ = ctx.needs_input_grad
-        if want_features and want_kernel and not _is_narrow(features):
+        if want_features and want_kernel and not _unfolds(features):
             return *_gradients(features, gradient, kernel, ctx.kernel_map), None
-        of_features = (
-            _gather_multiply_reduce(gradient, *_adjoint(kernel, ctx.kernel_map), Epilogue())
-            if want_features
-            else None
-        )
+        of_features = data_gradient(gradient, kernel, ctx.kernel_map) if want_features else None
         of_kernel = _unfolded_kernel_gradient(features, gradient, ctx.kernel_map) if want_kernel else None
         return of_features, of_kernel, None
 
 
+def data_gradient(gradient: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(N_in, Cin): gradient of the features from that of the output (N_out, Cout), of the kernel's dtype."""
+    return _convolve(gradient, *_adjoint(kernel, kernel_map), Epilogue())
+
+
 def _convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue) -> Tensor:
-    if _is_narrow(features):
-        return _unfold_and_multiply(features, kernel, kernel_map, epilogue)
-    return _gather_multiply_reduce(features, kernel, kernel_map, epilogue)
+    way = _unfold_and_multiply if _unfolds(features) else _gather_multiply_reduce
+    return way(features, kernel, kernel_map, epilogue)
+
+
+def _unfolds(features: Tensor) -> bool:
+    """Whether one large product with zeros for absent voxels beats a product per offset without them.
+
+    It does for few channels (the first layer: colours), and on matrix units (AMX), which want large products.
+    """
+    if features.shape[1] <= 8:
+        return True
+    return features.is_cpu and features.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+
+
+def _multipliable(*operands: Tensor) -> list[Tensor]:
+    """In the type to multiply in: on a CPU, half precision makes products of a few hundred rows no faster."""
+    return [t.to(_sum_type(t.dtype)) if t.is_cpu else t for t in operands]
 
 
 def _adjoint(kernel: Tensor, kernel_map: KernelMap) -> tuple[Tensor, KernelMap]:
@@ -174,7 +192,8 @@ def _gather_multiply_reduce(
 ) -> Tensor:
     """Block by block: gather the input rows of all pairs, multiply offset by offset, sum by row."""
     out = features.new_empty(kernel_map.output_rows, kernel.shape[2])
-    gathered, products = _buffers(kernel_map, features, out)
+    features, kernel = _multipliable(features, kernel)
+    gathered, products = _buffers(kernel_map, features, kernel[0])
     for block in kernel_map.blocks:
         rows, values = gathered[: len(block.inputs)], products[: len(block.inputs)]
         torch.index_select(features, 0, block.inputs, out=rows)
@@ -190,9 +209,10 @@ def _gradients(
     features: Tensor, gradient: Tensor, kernel: Tensor, kernel_map: KernelMap
 ) -> tuple[Tensor, Tensor]:
     """Gradients of features and kernel in one pass, so that the incoming one is gathered once."""
+    of_features, dtype = torch.empty_like(features), kernel.dtype
+    features, gradient, kernel = _multipliable(features, gradient, kernel)
     adjoint, back = _adjoint(kernel, kernel_map)
-    of_features = torch.empty_like(features)
-    of_matrices = torch.zeros_like(kernel, dtype=_sum_type(kernel.dtype))
+    of_matrices = torch.zeros_like(kernel, dtype=_sum_type(dtype))
     incoming, products = _buffers(back, gradient, features)
     own = torch.empty_like(products)
     for block in back.blocks:
@@ -203,12 +223,12 @@ def _gradients(
         for of_matrix, matrix, a, b, c in zip(of_matrices, adjoint, *parts, strict=True):
             if len(a):
                 torch.mm(a, matrix, out=c)
-                of_matrix += b.t() @ a
+                _add_product(of_matrix, b.t(), a)
         of_features[block.rows] = _reduce(products[:pairs], block, gradient, adjoint, back.identity)
     if back.identity is not None:
         of_matrices[back.identity] = features.t() @ gradient
         of_matrices = of_matrices.flip(0)  # the adjoint kernel was mirrored
-    return of_features, of_matrices.to(kernel.dtype)
+    return of_features, of_matrices.to(dtype)
 
 
 def _buffers(kernel_map: KernelMap, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,13 +241,16 @@ def _reduce(values: Tensor, block: Block, features: Tensor, kernel: Tensor, iden
     """Sum the products of each output row of a block, and add the identity's, which need no gathering."""
     sums = torch.embedding_bag(values.to(_sum_type(values.dtype)), block.terms, block.starts, mode=0)[0]
     if identity is not None:
-        sums += features[block.rows] @ kernel[identity]
+        _add_product(sums, features[block.rows], kernel[identity])
     return sums
 
 
-def _is_narrow(features: Tensor) -> bool:
-    """Too few channels for a multiplication per offset to be worth its while (the first layer: colours)."""
-    return features.shape[1] <= 8
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a @ b`, in one step where the types are the same."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _unfold(features: Tensor, kernel_map: KernelMap) -> Iterator[tuple[slice, Tensor]]:

@@ -90,7 +90,9 @@ class _Convolution(_Windowed):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         y = self._convolve(x)
-        return y if self.bias is None else y.with_features(y.features + self.bias.to(y.features.dtype))
+        if self.bias is not None:
+            y.features += self.bias.to(y.features.dtype)  # the convolution's result belongs to nobody else
+        return y
 
     def _convolve(self, x: SparseTensor, epilogue: Epilogue | None = None) -> SparseTensor:
         """The convolution without its bias, and what the epilogue makes of it."""
