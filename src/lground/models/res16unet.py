@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from lground.errors import InputError
+from lground.models import inference
 from lground.models.variants import ENCODER_PLANES, Variant
 from lground.sparse import (
     BatchNorm,
@@ -134,7 +135,8 @@ class Res16UNet(nn.Module):
             variants return `offsets, logits, features`, offsets (N, 3) in metres. A representation-only
             network returns `features`. With `anchors`, their projection (C, feature_channels) comes last.
         """
-        features = self._features(x)
+        features = inference.features(self, x)
+        features = self._features(x) if features is None else x.with_features(features)
         outputs = (features,) if self.final is None else (self.final(features), features)
         if self.offsets is not None:
             outputs = (self.offsets(conv_norm(self.offsets_pre, self.bntr_offset, features)), *outputs)

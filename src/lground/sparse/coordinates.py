@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lground.errors import InputError
-from lground.sparse.kernel_map import KernelMap, build_kernel_map, kernel_offsets
+from lground.sparse.kernel_map import KernelMap, Triple, build_kernel_map, kernel_offsets
 from lground.sparse.keys import KeySpace
 
 
@@ -39,6 +39,15 @@ class CoordinateMap:
         rows = torch.arange(len(self), device=self.coordinates.device) if self.order is None else self.order
         counts = torch.unique_consecutive(self.coordinates[rows, 0], return_counts=True)[1]
         return rows.split(counts.tolist())
+
+    def coarser(self, factor: int) -> "CoordinateMap":
+        """The voxels floored to multiples of `factor` times the stride."""
+        cells = self.cells // _spatial(factor, self.cells)  # floor division: -1 lies in the cell of -2
+        return CoordinateMap.from_cells(cells, self.stride * factor)
+
+    def kernel_map(self, target: "CoordinateMap", kernel_size: Triple, dilation: Triple) -> KernelMap:
+        """For every offset, pairs with `voxel here = voxel of target + offset * dilation * stride`."""
+        return build_kernel_map(self, target, kernel_size, dilation)
 
     @classmethod
     def from_rows(cls, coordinates: Tensor, stride: int) -> "CoordinateMap":
@@ -82,8 +91,7 @@ class CoordinateManager:
             return fine
         key = (fine, factor)
         if key not in self._coarse:
-            cells = fine.cells // _spatial(factor, fine.cells)  # floor division: -1 lies in the cell of -2
-            self._coarse[key] = self.add(CoordinateMap.from_cells(cells, fine.stride * factor))
+            self._coarse[key] = self.add(fine.coarser(factor))
         return self._coarse[key]
 
     def finer(self, coarse: CoordinateMap, factor: int, kernel_size: tuple, dilation: tuple) -> CoordinateMap:
@@ -106,7 +114,7 @@ class CoordinateManager:
         """For every offset, pairs with `source voxel = target voxel + offset * dilation * source.stride`."""
         key = (source, target, kernel_size, dilation)
         if key not in self._kernel_maps:
-            self._kernel_maps[key] = build_kernel_map(source, target, kernel_size, dilation)
+            self._kernel_maps[key] = source.kernel_map(target, kernel_size, dilation)
         return self._kernel_maps[key]
 
 

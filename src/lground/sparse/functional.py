@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lground.sparse.engine import PyramidMap, takes_over
 from lground.sparse.kernel_map import Block, KernelMap
 
 # MKL reads this at its first product: it then splits no sum between threads, and their number changes no bit.
@@ -58,6 +59,10 @@ def sparse_convolution(
         (N_out, Cout). Half precision (autocast) multiplies in that type; sums over offsets and the epilogue
         are in float32.
     """
+    if isinstance(kernel_map, PyramidMap) and kernel_map.takes(features, kernel):
+        from lground.sparse.kernels.autograd import sparse_convolution as triton_convolution
+
+        return triton_convolution(features, kernel, kernel_map, epilogue)
     features, kernel = _autocast(features, kernel)
     if epilogue is None:
         return _Convolution.apply(features, kernel, kernel_map)
@@ -83,6 +88,10 @@ def normalize(
     features: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm, add: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """`relu(norm(features) + add)`, (N, C), differentiable; ReLU and the residual `add` (N, C) if wanted."""
+    if type(norm) is nn.BatchNorm1d and features.dtype != torch.float64 and takes_over(features.device):
+        from lground.sparse.kernels.normalization import batch_norm
+
+        return batch_norm(features, norm, add, relu)
     out = norm(features)
     if add is not None:  # what a norm returns belongs to nobody else, and its gradient needs only its input
         out = out.add_(add) if out.dtype == add.dtype else out + add

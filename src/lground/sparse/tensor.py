@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lground.errors import InputError
 from lground.sparse.coordinates import CoordinateManager, CoordinateMap
+from lground.sparse.engine import coordinate_map
 
 
 class SparseTensor:
@@ -20,15 +21,16 @@ class SparseTensor:
         manager: the coordinate manager of the tensors to compute with; a new one by default.
 
     Raises:
-        InputError: duplicates (it says how many), wrong shapes, no rows, coordinates too far apart to index.
+        InputError: duplicates (it says how many), wrong shapes, no rows, coordinates too far apart to index. On
+            a GPU, what lies in the coordinates is checked by the first layer, so that nothing waits here.
     """
 
     def __init__(
         self, features: Tensor, coordinates: Tensor, stride: int = 1, manager: CoordinateManager | None = None
     ):
-        coordinate_map = CoordinateMap.from_rows(coordinates, stride)
-        self._set(features, coordinate_map, manager or CoordinateManager())
-        self.manager.add(coordinate_map)
+        voxels = coordinate_map(coordinates, stride)
+        self._set(features, voxels, manager or CoordinateManager())
+        self.manager.add(voxels)
 
     @classmethod
     def on_map(

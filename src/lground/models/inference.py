@@ -1,0 +1,296 @@
+"""Res16UNet in inference on CUDA: every layer one kernel, the whole network two CUDA graphs.
+
+Batch norm, ReLU and shortcuts are epilogues of the convolutions, and skips are written where the decoder reads
+them. The number of voxels stays on the device: a graph of some capacity serves every scene that fits, with no
+word from the host between the coordinates and the features. The first graph builds the maps; while the second
+computes, the host reads what the first found (duplicates, a level that needs more room) and acts on it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lground.sparse.engine import Root, takes_over, within_int32
+from lground.sparse.functional import fold
+from lground.sparse.tensor import SparseTensor
+
+if TYPE_CHECKING:
+    from lground.sparse.kernels.pyramid import Pyramid
+
+GRAPHS = 8  # kept per network; scenes of other sizes replace the one unused for longest
+MAX_VOXELS = 4_000_000
+LEVELS = 5
+OVERFLOW = 4  # status bit of a pyramid: a level has more voxels than room
+
+
+def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
+    """(N, d) features of the voxels of `x`, or None where the layers have to be run one by one.
+
+    That is: with gradients, in training mode, off CUDA, with hooks on layers, in double precision.
+    """
+    if torch.is_grad_enabled() or network.training or not isinstance(x.coordinate_map, Root):
+        return None
+    if x.features.device.type != "cuda" or not takes_over(x.features.device) or len(x) > MAX_VOXELS:
+        return None
+    from lground.sparse.kernels.autograd import TYPES, compute_type, precision
+
+    dtype = compute_type(x.features, network.conv0p1s1.kernel)
+    if dtype not in TYPES:
+        return None
+    state = _STATES.get(network)
+    if state is None:
+        state = _STATES[network] = _State(network)
+    if not state.runs_whole():
+        return None
+    return state.plans(dtype, precision(dtype))(x)
+
+
+class _State:
+    """What is remembered of a network between calls; forgotten when its weights change."""
+
+    def __init__(self, network: nn.Module):
+        self.network = weakref.proxy(network)
+        self.modules = list(network.modules())
+        self.weights = [*network.parameters(), *network.buffers()]
+        self.seen: tuple | None = None
+        self.by_type: dict[tuple, Plans] = {}
+
+    def runs_whole(self) -> bool:
+        return not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules[1:])
+
+    def plans(self, dtype: torch.dtype, precision: str) -> Plans:
+        seen = tuple((w.data_ptr(), w._version) for w in self.weights)
+        if seen != self.seen:
+            self.seen = seen
+            self.by_type.clear()
+        if (dtype, precision) not in self.by_type:
+            self.by_type[dtype, precision] = Plans(Trunk(self.network, dtype, precision))
+        return self.by_type[dtype, precision]
+
+
+_STATES: weakref.WeakKeyDictionary[nn.Module, _State] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One convolution and the norm after it: matrices (K, Cin, Cout), scale and shift (Cout,) float32."""
+
+    kernel: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class _Block:
+    first: _Layer
+    second: _Layer
+    shortcut: tuple[Tensor, Tensor] | None  # matrix (Cin, Cout) and shift of a 1x1 convolution and its norm
+    relu: bool
+
+
+class Trunk:
+    """The layers of a Res16UNet up to its features, their weights laid out as the kernels read them.
+
+    Args:
+        network: in eval mode.
+        dtype: to compute in. precision: of float32 products.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str):
+        from lground.models.res16unet import DECODER, ENCODER
+        from lground.sparse.kernels import stem
+
+        self.dtype, self.precision = dtype, precision
+        kernel = network.conv0p1s1.kernel.detach()
+        self.in_channels, self.window = kernel.shape[1], round(len(kernel) ** (1 / 3))
+        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(kernel.to(dtype)))
+        self.encoder = [self._stage(network, *names) for names in ENCODER]
+        self.decoder = [self._stage(network, *names) for names in DECODER]
+        self.width = network.feature_channels
+
+    def _stage(self, network: nn.Module, conv: str, norm: str, blocks: str) -> tuple[_Layer, list[_Block]]:
+        layer = self._layer(network.get_submodule(conv), network.get_submodule(norm))
+        return layer, [self._block(block) for block in network.get_submodule(blocks)]
+
+    def _block(self, block: nn.Module) -> _Block:
+        shortcut = None
+        if block.downsample is not None:
+            scale, shift = fold(block.downsample[1].bn)
+            shortcut = (
+                (block.downsample[0].kernel.detach() * scale).to(self.dtype),
+                shift.detach().to(self.dtype),
+            )
+        first, second = self._layer(block.conv1, block.norm1), self._layer(block.conv2, block.norm2)
+        return _Block(first, second, shortcut, block.final_relu)
+
+    def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
+        scale, shift = fold(norm.bn, conv.bias)
+        if kernel is None:
+            kernel = conv.kernel.detach().to(self.dtype)
+            if self.precision == "tf32":  # the tf32 matrix unit wants input channels side by side
+                kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
+        return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
+
+    def __call__(self, pyramid: Pyramid, features: Tensor, arrivals: Tensor) -> Tensor:
+        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features."""
+        from lground.sparse.kernels import stem
+
+        def empty(level: int, channels: int) -> Tensor:
+            return torch.empty(pyramid.caps[level], channels, dtype=self.dtype, device=features.device)
+
+        def convolve(x, layer, tiles, out, add=None, relu=True, order=None) -> Tensor:
+            config = choose(tiles, *layer.kernel.shape[1:], self.dtype)
+            return convolution(
+                x, layer.kernel, tiles, out, config, layer.scale, layer.shift, add, relu,
+                precision=self.precision, arrivals=arrivals, order=order,
+            )  # fmt: skip
+
+        def run_blocks(x, blocks, level, out, order=None) -> Tensor:
+            tiles = pyramid.tiles(level)
+            for block in blocks:
+                last = block is blocks[-1]
+                width = block.first.kernel.shape[2]
+                y = convolve(x, block.first, tiles, empty(level, width))
+                add = x if block.shortcut is None else torch.addmm(block.shortcut[1], x, block.shortcut[0])
+                target = out if last and out is not None else empty(level, width)
+                x = convolve(y, block.second, tiles, target, add, block.relu, order if last else None)
+            return x
+
+        from lground.sparse.kernels.configuration import choose
+        from lground.sparse.kernels.convolution import convolution
+
+        # The decoder of a level reads its upsampled and its encoder's features side by side.
+        up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
+        skip = [
+            self.stem.kernel.shape[1],
+            *(blocks[-1].second.kernel.shape[2] for _, blocks in self.encoder[:3]),
+        ]
+        joined = [empty(level, up[level] + skip[level]) for level in range(LEVELS - 1)]
+        x = joined[0][:, up[0] :]
+        sorted_features = stem.sort_features(features, pyramid, self.dtype)
+        stem.stem_convolution(
+            sorted_features, self.stem.kernel, pyramid, self.window, x, None, self.stem.scale, self.stem.shift,
+            relu=True, precision=self.precision,
+        )  # fmt: skip
+        for level, (down, blocks) in enumerate(self.encoder, start=1):
+            tiles = pyramid.tiles_down(level - 1)
+            x = convolve(x, down, tiles, empty(level, down.kernel.shape[2]))
+            x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
+        for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
+            convolve(x, rise, pyramid.tiles_up(level), joined[level][:, : up[level]])
+            x = run_blocks(joined[level], blocks, level, None, pyramid.order if level == 0 else None)
+            joined[level] = None
+        return x
+
+
+class Plans:
+    """The graphs of one network and type, by capacity; the smallest that fits serves a scene."""
+
+    def __init__(self, trunk: Trunk):
+        self.trunk = trunk
+        self.graphs: dict[tuple, _Graph] = {}
+        self.room = [
+            1.0,
+            0.45,
+            0.16,
+            0.06,
+            0.025,
+        ]  # rows of each level per voxel; grows where a scene needs more
+        self.lock = Lock()
+
+    def __call__(self, x: SparseTensor) -> Tensor | None:
+        coordinates = within_int32(x.coordinate_map.given)
+        with self.lock:
+            while True:
+                result, status, rows = self._graph(x.features)(coordinates, x.features)
+                if not status:
+                    return result
+                if status != OVERFLOW:
+                    return None  # layer by layer, the plain path says what is wrong, or copes with it
+                self.room = [max(old, 1.2 * n / len(x)) for old, n in zip(self.room, rows, strict=True)]
+                self.graphs.clear()
+
+    def _graph(self, features: Tensor) -> _Graph:
+        step = 1 << max(10, len(features).bit_length() - 5)  # at most a sixteenth is left empty
+        capacity = -(-len(features) // step) * step
+        key = capacity, features.shape[1], features.dtype
+        if key not in self.graphs and len(self.graphs) == GRAPHS:
+            del self.graphs[next(iter(self.graphs))]
+        self.graphs[key] = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
+        return self.graphs[key]
+
+
+class _Graph:
+    """Two captured graphs of one capacity: maps, and layers.
+
+    Their intermediate results lie in one pool that all graphs of a device share, for only one runs at a time.
+    """
+
+    def __init__(self, trunk: Trunk, capacity: int, room: list[float], like: Tensor):
+        from lground.sparse.kernels.configuration import PROGRAMS, TILE_ROWS
+
+        self.trunk, device = trunk, like.device
+        self.caps = [-(-min(capacity, int(capacity * r) + 1) // TILE_ROWS) * TILE_ROWS for r in room]
+        self.coordinates = torch.zeros(self.caps[0], 4, dtype=torch.int32, device=device)
+        self.features = like.new_zeros(self.caps[0], like.shape[1])
+        self.number = torch.zeros(1, dtype=torch.int32, device=device)
+        self.found = torch.zeros(8, dtype=torch.int32, pin_memory=True)
+        self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
+        self.mapped, self.done = torch.cuda.Event(), torch.cuda.Event()
+        self.graphs: list[torch.cuda.CUDAGraph] = []
+
+    def __call__(self, coordinates: Tensor, features: Tensor) -> tuple[Tensor, int, list[int]]:
+        """Features (N, d), status bits of the pyramid, and the number of rows it found at each level."""
+        stream = torch.cuda.current_stream(features.device)
+        stream.wait_event(self.done)
+        self.coordinates[: len(coordinates)].copy_(coordinates)
+        self.features[: len(features)].copy_(features)
+        self.number.fill_(len(features))
+        if not self.graphs:
+            self._capture()
+        maps, layers = self.graphs
+        maps.replay()
+        self.mapped.record(stream)
+        layers.replay()
+        result = self.out[: len(features)].clone()
+        self.done.record(stream)
+        self.mapped.synchronize()
+        *rows, status = self.found[: LEVELS + 1].tolist()
+        return result, status, rows
+
+    def _build(self) -> Pyramid:
+        from lground.sparse.kernels.configuration import TILE_ROWS
+        from lground.sparse.kernels.pyramid import Pyramid
+
+        pyramid = Pyramid.build(self.coordinates, self.number, self.caps, tile_rows=TILE_ROWS)
+        self.found.copy_(pyramid.n, non_blocking=True)
+        return pyramid
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream(self.features.device)
+        stream.wait_stream(torch.cuda.current_stream(self.features.device))
+        with torch.cuda.stream(stream):
+            self.trunk(self._build(), self.features, self.arrivals)  # compiles what is new
+            stream.synchronize()
+            torch.cuda.empty_cache()  # what that took is not what the graphs will take
+            pool = _pool(self.features.device)
+            for _ in range(2):
+                self.graphs.append(torch.cuda.CUDAGraph())
+            with torch.cuda.graph(self.graphs[0], pool=pool, stream=stream):
+                pyramid = self._build()
+            with torch.cuda.graph(self.graphs[1], pool=pool, stream=stream):
+                self.out = self.trunk(pyramid, self.features, self.arrivals)
+        torch.cuda.current_stream(self.features.device).wait_stream(stream)
+
+
+@cache
+def _pool(device: torch.device) -> tuple[int, int]:
+    with torch.cuda.device(device):
+        return torch.cuda.graph_pool_handle()
