@@ -118,14 +118,16 @@ def plain_weight_gradient(x: Tensor, g: Tensor, table: Tensor) -> Tensor:
 
 
 def _scaled_weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int) -> Tensor:
-    """With operands scaled to the range of float16, whose significand is as long as that of TF32.
+    """The operands scaled to the range of float16, whose significand is as long as that of TF32.
 
     Hopper's tensor cores take TF32 only with the summed dimension innermost, which gathered rows do not have;
     float16 they take either way, and it is half the bytes. What is 2^-29 of the largest value or less loses
     bits, and matters as little.
     """
     ranges = [torch.stack(t.aminmax()).abs().amax().clamp(min=2**-100) / 2**15 for t in (x, g)]
-    halves = [(t / range_).half() for t, range_ in zip((x, g), ranges, strict=True)]
+    halves = [torch.empty_like(t, dtype=torch.float16) for t in (x, g)]
+    for half, t, range_ in zip(halves, (x, g), ranges, strict=True):
+        torch.div(t, range_, out=half)
     return weight_gradient(*halves, pairs, volume).mul_(ranges[0]).mul_(ranges[1])
 
 
