@@ -72,11 +72,14 @@ class KernelMap:
 
     @cached_property
     def neighbours(self) -> Tensor:
-        """(N_out, K) int32: the input row that output row o meets at offset k, `input_rows` if none."""
+        """(N_out, K) int32: the input row that output row o meets at offset k, `input_rows` if none.
+
+        Each offset's column is contiguous.
+        """
         table = self.inputs[0].new_full((len(self), self.output_rows), self.input_rows, dtype=torch.int32)
         for row, inputs, outputs in zip(table, self.inputs, self.outputs, strict=True):
-            row[outputs] = inputs.int()
-        return table.t().contiguous()
+            row.scatter_(0, outputs, inputs.int())
+        return table.t()
 
     @property
     def block_rows(self) -> int:
@@ -159,17 +162,18 @@ def _search(source: CoordinateMap, target: CoordinateMap, offsets: list[Triple])
     for (x, y), heights in columns.items():
         first = min(heights)
         key = start + (x * step_x + y * step_y + first)
-        position = torch.searchsorted(keys, key)
+        position = torch.searchsorted(keys, key, out_int32=True)
         for z in range(first, max(heights) + 1):
-            met = keys_and_end[position] == key
+            met = keys_and_end.index_select(0, position) == key
             if z in heights:
                 rows = met.nonzero().squeeze(1)
-                found[x, y, z] = _rows(source, position[rows]), _rows(target, rows)
-            position = position + met
-            key = key + 1
+                met_at = position.index_select(0, rows).long()
+                found[x, y, z] = _rows(source, met_at), _rows(target, rows)
+            position += met
+            key += 1
     return found
 
 
 def _rows(coordinate_map: CoordinateMap, sorted_positions: Tensor) -> Tensor:
     order = coordinate_map.order
-    return sorted_positions if order is None else order[sorted_positions]
+    return sorted_positions if order is None else order.index_select(0, sorted_positions)
