@@ -14,7 +14,7 @@ import costs
 import numpy as np
 import torch
 from costs import synchronize
-from networks import CLASSES, build_maps, features_of, make, norms
+from networks import CLASSES, build_maps, features_of, make, norms, windows
 from scans import rescans
 from subjects import Subject, plain
 from torch import Tensor
@@ -69,6 +69,7 @@ def prepare(space: Workspace) -> None:
     job, device, result = space.job, space.device, {"floors": []}
     say("prepare: ceilings of this machine")
     result["ceilings"] = costs.ceilings(device, job["dtypes"])
+    costs.allow_tf32("fp32")
     rows = space.check_rows()
     with plain():
         for stem in job["stems"]:
@@ -77,18 +78,25 @@ def prepare(space: Workspace) -> None:
             _calibrate(net, rows)
             torch.save(net.state_dict(), space.folder / f"network-{stem}.pt")
             torch.save(_reference(net.double(), rows), space.folder / f"reference-{stem}.pt")
-            net.float()
-            sized = [(voxels, 1, [space.rows(space.scan(voxels))]) for voxels in job["voxels"]]
-            if "training" in job["parts"]:
-                sized.append((job["train_voxels"], 3, space.batches()[:1]))
-            for voxels, passes, (coordinates,) in sized:
-                work = costs.layers(net, coordinates)
-                for dtype in job["dtypes"]:
-                    least = costs.floor(work, result["ceilings"], dtype)
-                    entry = {"part": "inference" if passes == 1 else "training", "stem": stem, "dtype": dtype}
-                    entry |= {"voxels": voxels, **{key: passes * value for key, value in least.items()}}
-                    result["floors"].append(entry)
+            result["floors"] += _floors(space, net.float(), stem, result["ceilings"])
             write_json(space.folder / "prepare.json", result)
+
+
+def _floors(space: Workspace, net: Res16UNet, stem: int, rates: dict[str, float]) -> list[dict]:
+    """Of every size and dtype; a training step is three times the forward pass."""
+    job, cases = space.job, []
+    if "inference" in job["parts"]:
+        cases += [("inference", 1, voxels, space.rows(space.scan(voxels))) for voxels in job["voxels"]]
+    if "training" in job["parts"]:
+        cases.append(("training", 3, job["train_voxels"], space.batches()[0]))
+    found = []
+    for part, passes, voxels, rows in cases:
+        work = costs.layers(net, rows)
+        for dtype in job["dtypes"]:
+            least = costs.floor(work, rates, dtype)
+            case = {"part": part, "stem": stem, "dtype": dtype, "voxels": voxels}
+            found.append(case | {key: passes * value for key, value in least.items()})
+    return found
 
 
 @torch.no_grad()
@@ -203,10 +211,12 @@ class Measurement:
         inputs = list(zip(coordinates, features, strict=True))
         found = self._timed([lambda scan=scan: subject.fresh(*scan)[0] for scan in inputs])
         if subject.peer is None:
-            maps = median(
-                self._walls([lambda rows=rows: build_maps(subject.net, rows) for rows in coordinates])
-            )
-            return {"voxels": voxels, **found, "maps_ms": maps}
+            wanted = windows(subject.net)
+            builds = [lambda rows=rows: build_maps(wanted, rows) for rows in coordinates]
+            found["maps_ms"] = median(self._walls(builds))
+            if self.space.device.type == "cuda":
+                found["maps_gpu_ms"] = busy(builds)["gpu_ms"]
+            return {"voxels": voxels, **found}
         try:
             state = subject.fresh(*inputs[0])[1]
             again = median(self._walls([lambda: subject.again(state)]))
@@ -332,7 +342,7 @@ def busy(calls: list[Callable[[], object]], times: int = 4) -> dict[str, float]:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in trace.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
     )
     worked, until = 0.0, float("-inf")
     for start, end in spans:  # kernels of several streams may overlap

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from lground.models import build
 from lground.models.res16unet import DECODER, ENCODER, Res16UNet
-from lground.sparse import BatchNorm, KernelMap, SparseConv3d, SparseConvTranspose3d, SparseTensor
+from lground.sparse import (
+    BatchNorm,
+    CoordinateManager,
+    CoordinateMap,
+    KernelMap,
+    SparseConv3d,
+    SparseConvTranspose3d,
+    SparseTensor,
+)
 
 CLASSES = 200
 
@@ -47,35 +55,49 @@ def placed(net: Res16UNet) -> Iterator[tuple[SparseConv3d | SparseConvTranspose3
             yield module, *levels.get(name.split(".")[0], (0, 0))
 
 
-def mapped(net: Res16UNet, coordinates: Tensor) -> Iterator[tuple[SparseConv3d, int, int, KernelMap | None]]:
-    """Every convolution with its numbers of rows, in and out, and its kernel map (None for 1x1), all made here.
-
-    Between two levels it is the map from the fine to the coarse one, for the way up as well.
-    """
+def _levels(coordinates: Tensor) -> tuple[CoordinateManager, list[CoordinateMap]]:
+    """The coordinate maps of strides 1, 2, 4, 8, 16, and their manager."""
     x = SparseTensor(coordinates.new_empty((len(coordinates), 1), dtype=torch.float32), coordinates)
     maps = [x.coordinate_map]
     for _ in ENCODER:
         maps.append(x.manager.coarser(maps[-1], 2))
+    return x.manager, maps
+
+
+def mapped(net: Res16UNet, coordinates: Tensor) -> Iterator[tuple[SparseConv3d, int, int, KernelMap | None]]:
+    """Every convolution with its numbers of rows, in and out, and its kernel map (None for 1x1).
+
+    Between two levels it is the map from the fine to the coarse one, for the way up as well.
+    """
+    manager, maps = _levels(coordinates)
     for conv, source, target in placed(net):
-        fine, coarse = maps[min(source, target)], maps[max(source, target)]
         rows = len(maps[source]), len(maps[target])
         if conv.pointwise:
             yield conv, *rows, None
         else:
-            yield conv, *rows, x.manager.kernel_map(fine, coarse, conv.kernel_size, conv.dilation)
+            fine, coarse = maps[min(source, target)], maps[max(source, target)]
+            yield conv, *rows, manager.kernel_map(fine, coarse, conv.kernel_size, conv.dilation)
 
 
-def build_maps(net: Res16UNet, coordinates: Tensor) -> None:
-    """Build all that the convolutions read besides features and weights."""
-    for conv, *_, kernel_map in mapped(net, coordinates):
-        if kernel_map is None:
-            continue
-        if isinstance(conv, SparseConvTranspose3d):
+def windows(net: Res16UNet) -> list[tuple[int, int, tuple[int, int, int], bool]]:
+    """What the network needs maps for: levels of input and output, kernel size, whether few channels go in."""
+    found = placed(net)
+    return list(
+        dict.fromkeys((a, b, c.kernel_size, c.in_channels <= 8) for c, a, b in found if not c.pointwise)
+    )
+
+
+def build_maps(wanted: list[tuple[int, int, tuple[int, int, int], bool]], coordinates: Tensor) -> None:
+    """Build all that convolutions over these `windows` read besides features and weights."""
+    manager, maps = _levels(coordinates)
+    for source, target, size, narrow in wanted:
+        fine, coarse = maps[min(source, target)], maps[max(source, target)]
+        kernel_map = manager.kernel_map(fine, coarse, size, (1, 1, 1))
+        if source > target:
             kernel_map = kernel_map.transposed
         if hasattr(kernel_map, "tiles"):  # of the Triton kernels
-            _ = kernel_map.tiles
-        else:
-            _ = kernel_map.neighbours if conv.in_channels <= 8 else kernel_map.blocks
+            continue  # asking for them has built them
+        _ = kernel_map.neighbours if narrow else kernel_map.blocks
 
 
 def features_of(coordinates: Tensor) -> Tensor:

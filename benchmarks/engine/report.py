@@ -29,9 +29,10 @@ def tables(results: dict, against: str) -> str:
 
 
 PREFACE = {
-    "inference": "Inference, fresh coordinates every time. Times in ms (10th to 90th percentile). Maps: built alone "
-    "(of peers: what a run saves that knows them). Memory in MB above what was there before: allocated, and on a GPU "
-    "by how much the device's pool grew. Floor: all arithmetic and traffic at the measured ceilings.",
+    "inference": "Inference, fresh coordinates every time. Times in ms (10th to 90th percentile). Maps: built alone, "
+    "in brackets the GPU's time (of peers: what a run saves that knows them). Memory in MB above what was there "
+    "before: allocated, and on a GPU by how much the device's pool grew. Floor: all arithmetic and traffic at the "
+    "measured ceilings.",
     "training": "Training step (forward, cross-entropy, backward, SGD), fresh coordinates every time.",
 }
 
@@ -68,7 +69,8 @@ def _rows(results: dict, part: str, name: str, against: str) -> list[tuple[tuple
             "wall": f"{wall:.3g} ({case['low_ms']:.3g}–{case['high_ms']:.3g})",
             "GPU busy": _number(case, "gpu_ms", ".3g"),
             "launches": _number(case, "launches", ".0f"),
-            "maps" if part == "inference" else "forward": _number(case, MIDDLE[part], ".3g"),
+            "maps" if part == "inference" else "forward": _number(case, MIDDLE[part], ".3g")
+            + (f" ({case['maps_gpu_ms']:.3g})" if "maps_gpu_ms" in case else ""),
             "first call": _number(case, "first_ms", ".0f"),
             "memory": "/".join(filter(None, (_number(case, k, ".0f") for k in ("peak_mb", "reserved_mb")))),
             f"faster than {against}": f"{others[key] / wall:.2f}×" if key in others else "",

@@ -49,6 +49,29 @@ def test_quick_measures_checks_and_saves_everything(tmp_path):
     assert "prepare" in done.stderr and "inference" in done.stderr  # what it is doing
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_on_a_gpu_the_kernels_are_right_and_busy_less_than_the_wall(tmp_path):
+    done = command("--quick", "--engines", "lground,plain", "--dtypes", "fp16,tf32", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    engines = json.loads((tmp_path / "engine.json").read_text())["engines"]
+    for engine in engines.values():
+        assert not engine["failures"] and all(case["ok"] for case in engine["check"])
+        for case in engine["inference"] + engine["training"]:
+            assert 0 < case["gpu_ms"] < 1.2 * case["wall_ms"] and case["launches"] > 50
+            assert case["peak_mb"] > 0 and case["reserved_mb"] > 0
+
+
+def test_check_only_takes_no_times(tmp_path):
+    done = command(
+        "--check-only", "--quick", "--variant", "Res16UNet14A", "--device", "cpu", "--out", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    plain = json.loads((tmp_path / "engine.json").read_text())["engines"]["plain"]
+    assert plain["check"][0]["ok"] and not plain["inference"] and not plain["training"]
+    assert not (tmp_path / "engine.png").exists()
+
+
 def test_an_unknown_engine_is_named_at_once(tmp_path):
     done = command("--engines", "plane", "--out", str(tmp_path))
     assert done.returncode and "plane" in done.stderr and "plain" in done.stderr
