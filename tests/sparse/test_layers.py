@@ -95,11 +95,13 @@ def test_transposed_convolution_without_finer_map_creates_voxels():
         SparseConvTranspose3d(3, 2, 3, stride=3)(x)
 
 
+@pytest.mark.parametrize("kernel_size, stride", [(3, 1), (2, 2)])
 @pytest.mark.parametrize("channels", [3, 16])
-def test_same_bits_with_any_number_of_threads(channels, scatter):
-    coordinates = scatter(6000, size=12)
+def test_same_bits_with_any_number_of_threads(channels, kernel_size, stride, scatter):
+    coordinates = scatter(12000, size=12)
     torch.manual_seed(0)
-    layer, features = SparseConv3d(channels, 16, 3), torch.randn(len(coordinates), channels)
+    layer = SparseConv3d(channels, 16, kernel_size, stride)
+    features = torch.randn(len(coordinates), channels)
     threads, results = torch.get_num_threads(), []
     try:
         for number in (1, 2, 2, 1):
@@ -111,8 +113,8 @@ def test_same_bits_with_any_number_of_threads(channels, scatter):
             results.append((y.detach(), x.features.grad, layer.kernel.grad.clone()))
     finally:
         torch.set_num_threads(threads)
-    for a, b in ((0, 3), (1, 2)):  # the same run twice: the same bits
-        assert all(torch.equal(p, q) for p, q in zip(results[a], results[b], strict=True))
+    for other in results[1:]:
+        assert all(torch.equal(p, q) for p, q in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("channels", [3, 16])
