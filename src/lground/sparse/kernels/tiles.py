@@ -12,6 +12,7 @@ sizes are fixed.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import triton
@@ -189,16 +190,16 @@ def build_tiles(row_keys, table, parent, caller, n, caps, tile_rows) -> tuple[li
             keys, places, source, caller, rows, neighbours, offsets, counts, sum(caps), tuple(caps),
             TM=tile_rows, CALLER=caller is not None,
         )  # fmt: skip
-        parts = [t.split([c // tile_rows for c in caps[:levels]]) for t in (neighbours, offsets, counts)]
-        result.append([
-            Tiles(lane_rows, *_with_strides(*lists), n[level : level + 1], tile_rows, volume, caps[level])
-            for level, (lane_rows, *lists) in enumerate(zip(rows.split(caps[:levels]), *parts, strict=True))
-        ])  # fmt: skip
+        result.append([])
+        for level, start in enumerate([0, *accumulate(caps)][:levels]):
+            first, last = start // tile_rows, (start + caps[level]) // tile_rows
+            result[-1].append(Tiles(
+                rows=rows[start : start + caps[level]],
+                neighbours=neighbours[first:last], tile_stride=volume * tile_rows, slot_stride=tile_rows,
+                offsets=offsets[first:last], list_stride=32, counts=counts[first:last], count_stride=1,
+                n=n[level : level + 1], tile_rows=tile_rows, volume=volume, capacity=caps[level],
+            ))  # fmt: skip
     return tuple(result)
-
-
-def _with_strides(neighbours: Tensor, offsets: Tensor, counts: Tensor) -> tuple:
-    return neighbours, neighbours.stride(0), neighbours.stride(1), offsets, 32, counts, 1
 
 
 def mask_order(table: Tensor) -> Tensor:
