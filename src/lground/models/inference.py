@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lground.sparse.engine import Root, takes_over, within_int32
+from lground.sparse.engine import PyramidCoordinates, takes_over, within_int32
 from lground.sparse.functional import fold
 from lground.sparse.tensor import SparseTensor
 
@@ -35,7 +35,7 @@ def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
 
     That is: with gradients, in training mode, off CUDA, with hooks on layers, in double precision.
     """
-    if torch.is_grad_enabled() or network.training or not isinstance(x.coordinate_map, Root):
+    if torch.is_grad_enabled() or network.training or not _as_given(x):
         return None
     if x.features.device.type != "cuda" or not takes_over(x.features.device) or len(x) > MAX_VOXELS:
         return None
@@ -44,38 +44,43 @@ def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
     dtype = compute_type(x.features, network.conv0p1s1.kernel)
     if dtype not in TYPES:
         return None
-    state = _STATES.get(network)
-    if state is None:
-        state = _STATES[network] = _State(network)
-    if not state.runs_whole():
-        return None
-    return state.plans(dtype, precision(dtype))(x)
+    key = dtype, precision(dtype), x.features.device
+    plans = _PLANS.setdefault(network, {})
+    for _ in range(2):
+        if key not in plans:
+            plans[key] = Plans(network, *key)
+        result = plans[key](x)
+        if result is not STALE:
+            break
+        del plans[key]
+    return result
 
 
-class _State:
-    """What is remembered of a network between calls; forgotten when its weights change."""
+def _as_given(x: SparseTensor) -> bool:
+    """Whether `x` lies on voxels as a user gave them."""
+    return isinstance(x.coordinate_map, PyramidCoordinates) and not x.coordinate_map.level
+
+
+_PLANS: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+STALE = object()  # the answer of plans whose network has changed
+
+
+class _Watch:
+    """Whether a network is still what it was: its weights, and nobody listening to its layers."""
 
     def __init__(self, network: nn.Module):
-        self.network = weakref.proxy(network)
-        self.modules = list(network.modules())
+        self.modules = list(network.modules())[1:]
         self.weights = [*network.parameters(), *network.buffers()]
-        self.seen: tuple | None = None
-        self.by_type: dict[tuple, Plans] = {}
+        self.seen = self._look()
 
-    def runs_whole(self) -> bool:
-        return not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules[1:])
+    def _look(self) -> list[int]:
+        return [w._version for w in self.weights] + [w.data_ptr() for w in self.weights]
 
-    def plans(self, dtype: torch.dtype, precision: str) -> Plans:
-        seen = tuple((w.data_ptr(), w._version) for w in self.weights)
-        if seen != self.seen:
-            self.seen = seen
-            self.by_type.clear()
-        if (dtype, precision) not in self.by_type:
-            self.by_type[dtype, precision] = Plans(Trunk(self.network, dtype, precision))
-        return self.by_type[dtype, precision]
+    def unchanged(self) -> bool:
+        return self._look() == self.seen
 
-
-_STATES: weakref.WeakKeyDictionary[nn.Module, _State] = weakref.WeakKeyDictionary()
+    def listened_to(self) -> bool:
+        return any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
 
 
 @dataclass(frozen=True)
@@ -193,8 +198,9 @@ class Trunk:
 class Plans:
     """The graphs of one network and type, by capacity; the smallest that fits serves a scene."""
 
-    def __init__(self, trunk: Trunk):
-        self.trunk = trunk
+    def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str, device: torch.device):
+        self.watch = _Watch(network)
+        self.trunk = Trunk(network, dtype, precision)
         self.graphs: dict[tuple, _Graph] = {}
         self.room = [
             1.0,
@@ -205,11 +211,18 @@ class Plans:
         ]  # rows of each level per voxel; grows where a scene needs more
         self.lock = Lock()
 
-    def __call__(self, x: SparseTensor) -> Tensor | None:
-        coordinates = within_int32(x.coordinate_map.given)
+    def __call__(self, x: SparseTensor) -> Tensor | object | None:
+        """Features of the voxels; STALE if the network has changed; None if layers have to be run one by one."""
+        coordinates = within_int32(x.coordinate_map.scenes.given)
         with self.lock:
             while True:
-                result, status, rows = self._graph(x.features)(coordinates, x.features)
+                graph = self._graph(x.features)
+                graph.start(coordinates, x.features)
+                if not self.watch.unchanged():  # looked at while the device is busy with the maps
+                    return STALE
+                if self.watch.listened_to():
+                    return None
+                result, status, rows = graph.finish(len(x))
                 if not status:
                     return result
                 if status != OVERFLOW:
@@ -246,8 +259,8 @@ class _Graph:
         self.mapped, self.done = torch.cuda.Event(), torch.cuda.Event()
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
-    def __call__(self, coordinates: Tensor, features: Tensor) -> tuple[Tensor, int, list[int]]:
-        """Features (N, d), status bits of the pyramid, and the number of rows it found at each level."""
+    def start(self, coordinates: Tensor, features: Tensor) -> None:
+        """Set the device to building the maps."""
         stream = torch.cuda.current_stream(features.device)
         stream.wait_event(self.done)
         self.coordinates[: len(coordinates)].copy_(coordinates)
@@ -255,12 +268,14 @@ class _Graph:
         self.number.fill_(len(features))
         if not self.graphs:
             self._capture()
-        maps, layers = self.graphs
-        maps.replay()
+        self.graphs[0].replay()
         self.mapped.record(stream)
-        layers.replay()
-        result = self.out[: len(features)].clone()
-        self.done.record(stream)
+
+    def finish(self, number: int) -> tuple[Tensor, int, list[int]]:
+        """Features (N, d), status bits of the pyramid, and the number of rows it found at each level."""
+        self.graphs[1].replay()
+        result = self.out[:number].clone()
+        self.done.record(torch.cuda.current_stream(result.device))
         self.mapped.synchronize()
         *rows, status = self.found[: LEVELS + 1].tolist()
         return result, status, rows

@@ -51,53 +51,15 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-class PyramidCoordinates(CoordinateMap):
-    """The voxels of one level of a pyramid. Level 0 keeps the caller's rows; coarser ones are in Morton order.
+class Scenes:
+    """The voxels a user gave, and their pyramid once a layer asks for it.
 
-    What the plain layers need of a coordinate map is worked out if they ask for it.
+    Args:
+        given: (N, 4) int32 or int64 rows [batch, x, y, z], not checked yet.
     """
 
-    def __init__(self, root: Root, level: int):
-        self.root, self.level, self.stride = root, level, 1 << level
-
-    def __len__(self) -> int:
-        return self.root.pyramid.counts()[self.level]
-
-    def coarser(self, factor: int) -> CoordinateMap:
-        return (self.root.at(self.level + 1) if factor == 2 else None) or super().coarser(factor)
-
-    def kernel_map(self, target: CoordinateMap, kernel_size: Triple, dilation: Triple) -> KernelMap:
-        fits = isinstance(target, PyramidCoordinates) and target.root is self.root and dilation == (1, 1, 1)
-        if fits and self.root.pyramid is not None:
-            if target is self and kernel_size in ((3, 3, 3), (5, 5, 5)):
-                return PyramidMap(self, self, kernel_size)
-            if target.level == self.level + 1 and kernel_size == (2, 2, 2):
-                return PyramidMap(self, target, kernel_size)
-        return super().kernel_map(target, kernel_size, dilation)
-
-    @cached_property
-    def coordinates(self) -> Tensor:
-        return self.root.pyramid.coordinates(self.level)
-
-    @cached_property
-    def order(self) -> Tensor | None:
-        return CoordinateMap.from_rows(self.coordinates, self.stride).order
-
-
-class Root(PyramidCoordinates):
-    """The voxels a user gave: checked when the first layer reads them, like all that runs on a GPU."""
-
-    def __init__(self, coordinates: Tensor):
-        super().__init__(self, 0)
-        self.given = coordinates
-        self._levels = {0: self}
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    @cached_property
-    def coordinates(self) -> Tensor:
-        return self.given.int()
+    def __init__(self, given: Tensor):
+        self.given = given
 
     @cached_property
     def pyramid(self) -> Pyramid | None:
@@ -105,7 +67,7 @@ class Root(PyramidCoordinates):
         from lground.sparse.kernels.configuration import TILE_ROWS
         from lground.sparse.kernels.pyramid import Pyramid
 
-        number = self.given.new_full((1,), len(self), dtype=torch.int32)
+        number = self.given.new_full((1,), len(self.given), dtype=torch.int32)
         pyramid = Pyramid.build(within_int32(self.given), number, numbering="caller", tile_rows=TILE_ROWS)
         if pyramid.status:
             CoordinateMap.from_rows(self.given, 1)  # says what is wrong, unless it is the range alone
@@ -119,11 +81,43 @@ class Root(PyramidCoordinates):
         levels = self.pyramid.table.tensor_split(ends[:-1], dim=1)
         return torch.stack([(level >= 0).sum() for level in levels]).tolist()
 
-    def at(self, level: int) -> PyramidCoordinates | None:
-        """Level 0 to 4; None beyond, or where there is no pyramid."""
-        if self.pyramid is None or level >= len(self.pyramid.caps):
-            return None
-        return self._levels.setdefault(level, PyramidCoordinates(self, level))
+
+class PyramidCoordinates(CoordinateMap):
+    """The voxels of one level of a pyramid. Level 0 keeps the caller's rows; coarser ones are in Morton order.
+
+    What the plain layers need of a coordinate map is worked out if they ask for it.
+    """
+
+    def __init__(self, scenes: Scenes, level: int = 0):
+        self.scenes, self.level, self.stride = scenes, level, 1 << level
+
+    def __len__(self) -> int:
+        return self.scenes.pyramid.counts()[self.level] if self.level else len(self.scenes.given)
+
+    def coarser(self, factor: int) -> CoordinateMap:
+        pyramid = self.scenes.pyramid if factor == 2 else None
+        if pyramid is None or self.level + 1 == len(pyramid.caps):
+            return super().coarser(factor)
+        return PyramidCoordinates(self.scenes, self.level + 1)
+
+    def kernel_map(self, target: CoordinateMap, kernel_size: Triple, dilation: Triple) -> KernelMap:
+        fits = (
+            isinstance(target, PyramidCoordinates) and target.scenes is self.scenes and dilation == (1, 1, 1)
+        )
+        if fits and self.scenes.pyramid is not None:
+            if target is self and kernel_size in ((3, 3, 3), (5, 5, 5)):
+                return PyramidMap(self, self, kernel_size)
+            if target.level == self.level + 1 and kernel_size == (2, 2, 2):
+                return PyramidMap(self, target, kernel_size)
+        return super().kernel_map(target, kernel_size, dilation)
+
+    @cached_property
+    def coordinates(self) -> Tensor:
+        return self.scenes.pyramid.coordinates(self.level) if self.level else self.scenes.given.int()
+
+    @cached_property
+    def order(self) -> Tensor | None:
+        return CoordinateMap.from_rows(self.coordinates, self.stride).order
 
 
 def coordinate_map(coordinates: Tensor, stride: int) -> CoordinateMap:
@@ -135,7 +129,7 @@ def coordinate_map(coordinates: Tensor, stride: int) -> CoordinateMap:
     )
     if not given or stride != 1 or not coordinates.numel() or not takes_over(coordinates.device):
         return CoordinateMap.from_rows(coordinates, stride)
-    return Root(coordinates)
+    return PyramidCoordinates(Scenes(coordinates))
 
 
 def within_int32(coordinates: Tensor) -> Tensor:
@@ -151,7 +145,7 @@ class PyramidMap(KernelMap):
     Args:
         source, target: coordinates of the input and the output.
         kernel_size: 3 or (narrow inputs at level 0) 5 within a level, 2 between neighbouring levels.
-        upward: whether the output is the finer level.
+        opposite: the map that this one is the transposed of, if it has been made.
     """
 
     def __init__(
@@ -159,16 +153,16 @@ class PyramidMap(KernelMap):
         source: PyramidCoordinates,
         target: PyramidCoordinates,
         kernel_size: Triple,
-        upward: bool = False,
+        opposite: PyramidMap | None = None,
     ):
-        fields = {"source": source, "target": target, "kernel_size": kernel_size, "upward": upward}
         volume = kernel_size[0] ** 3
+        fields = {"source": source, "target": target, "kernel_size": kernel_size, "opposite": opposite}
         fields |= {"input_rows": len(source), "output_rows": len(target), "volume": volume}
         self.__dict__.update(fields, identity=volume // 2 if source is target else None)
 
     @property
     def pyramid(self) -> Pyramid:
-        return self.source.root.pyramid
+        return self.source.scenes.pyramid
 
     def takes(self, features: Tensor, kernel: Tensor) -> bool:
         """Whether the kernels compute a convolution of `features` (N, Cin) with `kernel` (K, Cin, Cout) here."""
@@ -195,11 +189,15 @@ class PyramidMap(KernelMap):
     def outputs(self) -> tuple[Tensor, ...]:
         return self._pairs.outputs
 
-    @cached_property
+    @property
     def transposed(self) -> PyramidMap:
-        other = PyramidMap(self.target, self.source, self.kernel_size, not self.upward)
-        other.__dict__["transposed"] = self
-        return other
+        # Made anew: maps that know each other would outlive their scene until garbage is collected.
+        return self.opposite or PyramidMap(self.target, self.source, self.kernel_size, opposite=self)
+
+    @property
+    def upward(self) -> bool:
+        """Whether the output is the finer level."""
+        return self.target.level < self.source.level
 
     @property
     def mirrored(self) -> bool:
@@ -222,7 +220,7 @@ class PyramidMap(KernelMap):
 
     def expect_pairs(self) -> None:
         """Count the pairs now, while the host has waited for the device anyway: the backward pass will list them."""
-        _ = self.source.root.pair_counts
+        _ = self.source.scenes.pair_counts
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -237,6 +235,6 @@ class PyramidMap(KernelMap):
         if self.source is self.target:
             numbering = None if level else order
             return build_pairs(
-                pyramid.table[:, columns], n, numbering, numbering, self.source.root.pair_counts[level]
+                pyramid.table[:, columns], n, numbering, numbering, self.source.scenes.pair_counts[level]
             )
         return build_pairs(pyramid.child[:, columns], n, None if level > 1 else order, None, len(self.source))
