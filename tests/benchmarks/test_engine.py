@@ -50,6 +50,7 @@ def test_quick_measures_checks_and_saves_everything(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.slow
 def test_on_a_gpu_the_kernels_are_right_and_busy_less_than_the_wall(tmp_path):
     done = command("--quick", "--engines", "lground,plain", "--dtypes", "fp16,tf32", "--out", str(tmp_path))
