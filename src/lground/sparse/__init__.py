@@ -1,4 +1,6 @@
-"""Sparse 3-D tensors and convolutions in plain PyTorch, on CPU and CUDA; knows nothing of scans or words.
+"""Sparse 3-D tensors and convolutions on CPU and CUDA; knows nothing of scans or words.
+
+Every result is defined by plain PyTorch. On CUDA, Triton kernels compute it where there are some (`kernels`).
 
 Conventions (those of MinkowskiEngine, so that published weights keep their meaning): coordinates are integer
 rows [batch, x, y, z]; a tensor of stride s holds multiples of s; kernels are (K, Cin, Cout) with x running
@@ -6,6 +8,7 @@ fastest in K; odd kernel sizes are centred, even ones reach from 0 to size - 1.
 """
 
 from lground.sparse.coordinates import CoordinateManager, CoordinateMap
+from lground.sparse.engine import plain
 from lground.sparse.functional import (
     Epilogue,
     average_pool,
@@ -53,6 +56,7 @@ __all__ = [
     "conv_norm",
     "max_pool",
     "normalize",
+    "plain",
     "sparse_convolution",
     "sum_pool",
 ]

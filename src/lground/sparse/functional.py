@@ -70,13 +70,13 @@ def sparse_convolution(
         return _convolve(features, kernel, kernel_map, epilogue)
 
 
-def pointwise_convolution(features: Tensor, kernel: Tensor, epilogue: Epilogue | None = None) -> Tensor:
-    """(N, Cout): `features @ kernel`, (N, Cin) and (Cin, Cout), and what the epilogue makes of it.
-
-    With an epilogue, no gradient flows.
-    """
+def pointwise_convolution(
+    features: Tensor, kernel: Tensor, bias: Tensor | None = None, epilogue: Epilogue | None = None
+) -> Tensor:
+    """(N, Cout): `features @ kernel + bias`, (N, Cin), (Cin, Cout) and (1, Cout), or what the epilogue makes of
+    `features @ kernel`; with an epilogue, no gradient flows."""
     if epilogue is None:
-        return features @ kernel
+        return features @ kernel if bias is None else torch.addmm(bias, features, kernel)
     with torch.no_grad():
         if epilogue.scale is not None:
             kernel = kernel * epilogue.scale  # a matrix of weights is smaller than one of features

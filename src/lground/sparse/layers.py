@@ -90,18 +90,18 @@ class _Convolution(_Windowed):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         y = self._convolve(x)
-        if self.bias is not None:
+        if self.bias is not None and not self.pointwise:
             y.features += self.bias.to(y.features.dtype)  # the convolution's result belongs to nobody else
         return y
 
     def _convolve(self, x: SparseTensor, epilogue: Epilogue | None = None) -> SparseTensor:
-        """The convolution without its bias, and what the epilogue makes of it."""
+        """The convolution, without its bias unless it is pointwise, or what the epilogue makes of it."""
         if x.features.shape[1] != self.in_channels:
             raise InputError(
                 f"this layer takes {self.in_channels} channels, and the tensor has {x.features.shape[1]}"
             )
         if self.pointwise:
-            return x.with_features(pointwise_convolution(x.features, self.kernel, epilogue))
+            return x.with_features(pointwise_convolution(x.features, self.kernel, self.bias, epilogue))
         target, kernel_map = self._maps(x)
         features = sparse_convolution(x.features, self.kernel, kernel_map, epilogue)
         return SparseTensor.on_map(features, target, x.manager)

@@ -8,6 +8,7 @@ from lground.sparse.engine import PyramidMap
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
+from lground.sparse.kernels.normalization import remade
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
 
@@ -80,7 +81,7 @@ def _rows(features: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps its operands alone."""
+    """Keeps its operands, or how to make the features again."""
 
     @staticmethod
     def run(features, kernel, kernel_map, dtype, epilogue=None):
@@ -90,32 +91,36 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: PyramidMap, dtype: torch.dtype) -> Tensor:
-        ctx.kernel_map, ctx.features_type = kernel_map, features.dtype
-        features = features.to(dtype)
-        ctx.save_for_backward(features, kernel)
+        ctx.kernel_map, ctx.types = kernel_map, (features.dtype, kernel.dtype)
+        remake = getattr(features, "remake", None)
+        features, kernel = features.to(dtype), kernel.to(dtype)
+        if remake is None or remake.version != features._version or features.dtype != remake.tensors[0].dtype:
+            ctx.relu = None
+            ctx.save_for_backward(kernel, features)
+        else:
+            ctx.relu = remake.relu
+            ctx.save_for_backward(kernel, *remake.tensors)
         if ctx.needs_input_grad[1]:
             kernel_map.expect_pairs()
-        return run(features, kernel.to(dtype), kernel_map.tiles, kernel_map.output_rows)
+        return run(features, kernel, kernel_map.tiles, kernel_map.output_rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        features, kernel = ctx.saved_tensors
+        kernel, *features = ctx.saved_tensors
         gradient, kernel_map = _rows(gradient), ctx.kernel_map
         of_features = of_kernel = None
         if ctx.needs_input_grad[0]:
-            back = kernel.to(gradient.dtype).transpose(1, 2)
-            of_features = run(
-                gradient, back, kernel_map.tiles_back, kernel_map.input_rows, kernel_map.mirrored
-            )
-            of_features = of_features.to(ctx.features_type)
+            tiles, back = kernel_map.tiles_back, kernel.transpose(1, 2)
+            of_features = run(gradient, back, tiles, kernel_map.input_rows, kernel_map.mirrored)
+            of_features = of_features.to(ctx.types[0])
         if ctx.needs_input_grad[1]:
-            pairs, x, g = kernel_map.pairs, features, gradient
-            if kernel_map.upward:  # the pairs of the opposite direction, turned round
-                of_kernel = weight_gradient(g, x, pairs, len(kernel_map), precision(x.dtype)).transpose(1, 2)
-            else:
-                of_kernel = weight_gradient(x, g, pairs, len(kernel_map), precision(x.dtype))
-            of_kernel = of_kernel.to(kernel.dtype)
+            x = features[0] if ctx.relu is None else remade(*features, ctx.relu)
+            operands = (
+                (gradient, x) if kernel_map.upward else (x, gradient)
+            )  # of the opposite map, turned round
+            of_kernel = weight_gradient(*operands, kernel_map.pairs, len(kernel_map), precision(x.dtype))
+            of_kernel = (of_kernel.transpose(1, 2) if kernel_map.upward else of_kernel).to(ctx.types[1])
         return of_features, of_kernel, None, None
 
 

@@ -3,11 +3,14 @@
 Bound by memory: `y = relu((x - mean) * scale + bias + add)` reads x twice, for its statistics and for y, and
 the backward pass reads x, y and the incoming gradient twice. Statistics are Welford's, one running mean per
 lane, merged by Chan's formula: at most PROGRAMS partial results, then all of them at once, in fixed order.
-Kept for the backward pass are x, y (whose sign is the ReLU's) and the two statistics; x normalised and the
-gradient before the ReLU are computed again.
+Kept for the backward pass are x and the two statistics, and with a residual y, whose sign is the ReLU's. The
+rest is computed again: x normalised, the gradient before the ReLU, and without a residual y itself. Where y
+goes into a convolution, that one need not keep it either: it finds in `y.remake` how to make it again.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -40,7 +43,29 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm1d, add: Tensor | None = None, relu:
     batch = norm.training or norm.running_mean is None
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    return _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, batch, relu)
+    y, mean, scale = _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, batch, relu)
+    if add is None and torch.is_grad_enabled():
+        y.remake = Remake((x, mean, scale, norm.weight, norm.bias), relu, y._version)
+    return y
+
+
+@dataclass(frozen=True)
+class Remake:
+    """How to make `y = relu((x - mean) * scale * weight + bias)` again, if y was not written to since.
+
+    tensors: x, mean, scale, weight, bias. relu: whether there is one. version: of y.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    relu: bool
+    version: int
+
+
+def remade(
+    x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None, relu: bool
+) -> Tensor:
+    """y of a `Remake`, bit for bit."""
+    return _normalized(x.contiguous(), mean, scale, weight, bias, None, relu)
 
 
 def plain_batch_norm(
@@ -60,36 +85,42 @@ class _BatchNorm(torch.autograd.Function):
             mean, scale = _batch_statistics(x, norm)
         else:
             mean, scale = norm.running_mean.float(), torch.rsqrt(norm.running_var.float() + norm.eps)
-        y = torch.empty_like(x, dtype=x.dtype if add is None else torch.promote_types(x.dtype, add.dtype))
-        grid, tile = _tiles(x)
-        _normalize[grid](x, mean, scale, weight, bias, add, y, len(x), x.shape[1], relu, *tile, num_warps=4)
-        ctx.save_for_backward(x, y if relu else None, mean, scale, weight)
-        ctx.batch, ctx.add_type = batch, None if add is None else add.dtype
-        return y
+        y = _normalized(x, mean, scale, weight, bias, add, relu)
+        ctx.save_for_backward(x, y if relu and add is not None else None, mean, scale, weight, bias)
+        ctx.batch, ctx.relu, ctx.add_type = batch, relu, None if add is None else add.dtype
+        ctx.mark_non_differentiable(mean, scale)
+        return y, mean, scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        x, y, mean, scale, weight = ctx.saved_tensors
+    def backward(ctx, gradient, *_):
+        x, y, mean, scale, weight, bias = ctx.saved_tensors
         want_x, want_weight, want_bias, want_add, *_ = ctx.needs_input_grad
         gradient = gradient.contiguous()
         sums = of_x = of_weight = of_bias = of_add = None
         if want_weight or want_bias or (want_x and ctx.batch):
-            sums = _gradient_sums(x, y, gradient, mean, scale)
+            sums = _gradient_sums(x, y, gradient, mean, scale, weight, bias, ctx.relu)
         if want_weight or want_bias:
             of_bias, of_weight = sums.to(weight.dtype)
         if want_x:
             of_x = torch.empty_like(x)
         if want_add:
-            of_add = gradient.to(ctx.add_type) if y is None else torch.empty_like(y, dtype=ctx.add_type)
-        masked = None if y is None else of_add
+            of_add = gradient.to(ctx.add_type) if not ctx.relu else torch.empty_like(y, dtype=ctx.add_type)
+        masked = of_add if ctx.relu else None
         if want_x or masked is not None:
             grid, tile = _tiles(x)
             _gradients[grid](
-                x, y, gradient, mean, scale, weight, sums if ctx.batch else None, of_x, masked,
-                len(x), x.shape[1], *tile, num_warps=4,
+                x, y, gradient, mean, scale, weight, bias, sums if ctx.batch else None, of_x, masked,
+                len(x), x.shape[1], ctx.relu, *tile, num_warps=4,
             )  # fmt: skip
         return of_x, of_weight, of_bias, of_add, None, None, None
+
+
+def _normalized(x, mean, scale, weight, bias, add, relu) -> Tensor:
+    y = torch.empty_like(x, dtype=x.dtype if add is None else torch.promote_types(x.dtype, add.dtype))
+    grid, tile = _tiles(x)
+    _normalize[grid](x, mean, scale, weight, bias, add, y, len(x), x.shape[1], relu, *tile, num_warps=4)
+    return y
 
 
 def _tiles(x: Tensor, programs: int | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -119,13 +150,15 @@ def _batch_statistics(x: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
-def _gradient_sums(x: Tensor, y: Tensor | None, gradient: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+def _gradient_sums(x, y, gradient, mean, scale, weight, bias, relu) -> Tensor:
     """(2, C) float32: over rows, the sums of the gradient before the ReLU, and of it times x normalised."""
     rows, columns = x.shape
     grid, tile = _tiles(x, PROGRAMS)
     parts = torch.empty(2, grid[0], columns, dtype=torch.float32, device=x.device)
     per = triton.cdiv(rows, grid[0])
-    _partial_gradient_sums[grid](x, y, gradient, mean, scale, parts, rows, per, columns, *tile, num_warps=8)
+    _partial_gradient_sums[grid](
+        x, y, gradient, mean, scale, weight, bias, parts, rows, per, columns, relu, *tile, num_warps=8
+    )
     return parts.sum(1)
 
 
@@ -228,49 +261,59 @@ def _normalize(
 
 
 @triton.jit
-def _before_relu(gradient, y, row, column, end, C: tl.constexpr):
-    """Gradient of what the ReLU was given."""
+def _before_relu(gradient, x, y, center, factor, bias, row, column, end, C: tl.constexpr, RELU: tl.constexpr):
+    """Gradient of what the ReLU was given, which was positive where y is."""
     value = _load(gradient, row, column, end, C)
-    if y is not None:
-        value = tl.where(_load(y, row, column, end, C) <= 0.0, 0.0, value)
+    if RELU:
+        if y is not None:
+            out = _load(y, row, column, end, C)
+        else:
+            out = (
+                ((_load(x, row, column, end, C) - center) * factor + bias)
+                .to(x.type.element_ty)
+                .to(tl.float32)
+            )
+        value = tl.where(out <= 0.0, 0.0, value)
     return value
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _partial_gradient_sums(
-    x, y, gradient, mean, scale, parts, rows, per,
-    C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, y, gradient, mean, scale, weight, bias, parts, rows, per,
+    C: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     begin = tl.program_id(0) * per
     end = tl.minimum(begin + per, rows)
-    center = _channel(mean, column, 0.0, C)
+    center, inverse = _channel(mean, column, 0.0, C), _channel(scale, column, 0.0, C)
+    factor, shift = inverse * _channel(weight, column, 1.0, C), _channel(bias, column, 0.0, C)
     of_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     of_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in tl.range(begin, end, ROWS, num_stages=3):
         row = start + tl.arange(0, ROWS)
-        value = _before_relu(gradient, y, row, column, end, C)
+        value = _before_relu(gradient, x, y, center, factor, shift, row, column, end, C, RELU)
         of_bias += value
         of_weight += value * (_load(x, row, column, end, C) - center)
     at = tl.program_id(0) * C + column
-    total = tl.sum(of_weight, 0)[None, :] * _channel(scale, column, 0.0, C)
+    total = tl.sum(of_weight, 0)[None, :] * inverse
     tl.store(parts + at, tl.sum(of_bias, 0), mask=column < C)
     tl.store(parts + tl.num_programs(0) * C + at[None, :], total, mask=(column < C)[None, :])
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _gradients(
-    x, y, gradient, mean, scale, weight, sums, of_x, of_add, rows,
-    C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, y, gradient, mean, scale, weight, bias, sums, of_x, of_add, rows,
+    C: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    value = _before_relu(gradient, y, row, column, rows, C)
+    center, inverse = _channel(mean, column, 0.0, C), _channel(scale, column, 0.0, C)
+    factor, shift = inverse * _channel(weight, column, 1.0, C), _channel(bias, column, 0.0, C)
+    value = _before_relu(gradient, x, y, center, factor, shift, row, column, rows, C, RELU)
     if of_add is not None:
         _store(of_add, value, row, column, rows, C)
     if of_x is not None:
-        inverse = _channel(scale, column, 0.0, C)
         if sums is not None:  # the statistics are functions of x
-            normal = (_load(x, row, column, rows, C) - _channel(mean, column, 0.0, C)) * inverse
+            normal = (_load(x, row, column, rows, C) - center) * inverse
             value -= (_channel(sums, column, 0.0, C) + normal * _channel(sums + C, column, 0.0, C)) / rows
-        _store(of_x, value * inverse * _channel(weight, column, 1.0, C), row, column, rows, C)
+        _store(of_x, value * factor, row, column, rows, C)

@@ -14,7 +14,7 @@ operands are gathered. Three ideas make it fast:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import triton
@@ -43,6 +43,21 @@ class Pairs:
     inputs: Tensor
     outputs: Tensor
     starts: Tensor
+    schedules: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+
+    def schedule(self, share: int, volume: int) -> tuple[Tensor, Tensor]:
+        """`work` (3, shares) and `first` (K + 1,) int32 of `_schedule`, made once for every length of a share."""
+        if share not in self.schedules:
+            capacity = len(self.inputs)
+            shares = triton.cdiv(capacity, share) + volume  # at most: every offset may end in a short one
+            work = torch.empty(3, shares, dtype=torch.int32, device=self.inputs.device)
+            first = torch.empty(volume + 1, dtype=torch.int32, device=self.inputs.device)
+            _schedule[(triton.cdiv(shares, 128),)](
+                self.starts, self.starts.stride(0), capacity, work, shares, first, share, volume,
+                triton.next_power_of_2(volume), 128,
+            )  # fmt: skip
+            self.schedules[share] = work, first
+        return self.schedules[share]
 
 
 def build_pairs(
@@ -92,15 +107,9 @@ def weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int, precision: 
     columns = triton.cdiv(c_out, config["BO"] + config["BO2"])
     tiles = triton.cdiv(c_in, config["BI"]) * columns
     share = sorted((SHARES[0], triton.cdiv(capacity * tiles, PROGRAMS), SHARES[1]))[1]
-    share = triton.cdiv(share, 128) * 128
-    shares = triton.cdiv(capacity, share) + volume  # at most: every offset may end in a short one
-
-    work = torch.empty(3, shares, dtype=torch.int32, device=x.device)
-    first = torch.empty(volume + 1, dtype=torch.int32, device=x.device)
-    lanes = triton.next_power_of_2(volume)
-    _schedule[(triton.cdiv(shares, 128),)](
-        pairs.starts, pairs.starts.stride(0), capacity, work, shares, first, share, volume, lanes, 128
-    )
+    share = triton.next_power_of_2(share)  # few lengths, so that layers share schedules
+    work, first = pairs.schedule(share, volume)
+    shares = work.shape[1]
     partial = torch.empty(shares, c_in * c_out, dtype=torch.float32, device=x.device)
     _multiply[(shares * tiles,)](
         x, g, pairs.inputs, pairs.outputs, work, shares, partial, x.stride(0), g.stride(0),
