@@ -71,10 +71,10 @@ def sparse_convolution(
 
 
 def pointwise_convolution(
-    features: Tensor, kernel: Tensor, bias: Tensor | None = None, epilogue: Epilogue | None = None
+    features: Tensor, kernel: Tensor, epilogue: Epilogue | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    """(N, Cout): `features @ kernel + bias`, (N, Cin), (Cin, Cout) and (1, Cout), or what the epilogue makes of
-    `features @ kernel`; with an epilogue, no gradient flows."""
+    """(N, Cout): `features @ kernel`, (N, Cin) and (Cin, Cout), and what the epilogue makes of it, with no gradient;
+    or, with a `bias` (1, Cout), their sum."""
     if epilogue is None:
         return features @ kernel if bias is None else torch.addmm(bias, features, kernel)
     with torch.no_grad():

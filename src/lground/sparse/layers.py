@@ -101,7 +101,7 @@ class _Convolution(_Windowed):
                 f"this layer takes {self.in_channels} channels, and the tensor has {x.features.shape[1]}"
             )
         if self.pointwise:
-            return x.with_features(pointwise_convolution(x.features, self.kernel, self.bias, epilogue))
+            return x.with_features(pointwise_convolution(x.features, self.kernel, epilogue, self.bias))
         target, kernel_map = self._maps(x)
         features = sparse_convolution(x.features, self.kernel, kernel_map, epilogue)
         return SparseTensor.on_map(features, target, x.manager)
