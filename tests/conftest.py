@@ -1,0 +1,58 @@
+"""Kernels run on the GPU if there is one; else, in tests that ask for it, on small cases under Triton's interpreter."""
+
+import importlib.util
+import math
+import os
+
+import pytest
+import torch
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+if HAS_TRITON and not torch.cuda.is_available():
+    # Read when a function is decorated, and whenever the engine chooses between kernels and plain PyTorch: set
+    # while all kernels and what a launch imports are imported, and in tests with the fixture `kernels`.
+    os.environ["TRITON_INTERPRET"] = "1"
+    import triton.experimental.gluon  # noqa: F401
+
+    from lground.sparse.kernels import autograd, normalization  # noqa: F401
+
+    del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_collection_modifyitems(items):
+    """Without a GPU, what is marked so is skipped."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where kernels run: the GPU, or the CPU under the interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def kernels(monkeypatch) -> None:
+    """The engine takes the kernels, also without a GPU."""
+    if not HAS_TRITON:
+        pytest.skip("needs Triton")
+    if not torch.cuda.is_available():
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def scan(device):
+    """`scan(n, seed=0, scenes=1)`: n distinct voxels of bumpy surfaces, half below zero, int32, in no order."""
+
+    def make(n: int, seed: int = 0, scenes: int = 1) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        side = math.isqrt(n // scenes) + 1
+        batch, x, y = torch.cartesian_prod(*map(torch.arange, (scenes, side, side))).t()
+        z = (3 * torch.sin(x / 4 + seed) + y / 3).round().long()
+        rows = torch.stack([batch, x - side // 2, y - side // 2, z], 1)
+        return rows[torch.randperm(len(rows), generator=generator)[:n]].int().to(device)
+
+    return make

@@ -1,0 +1,259 @@
+"""The convolution kernel against its plain twin, and what it leaves alone."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from lground.sparse import KernelMap, functional
+from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, choose
+from lground.sparse.kernels.convolution import Config, convolution, takes
+from lground.sparse.kernels.pyramid import Pyramid
+from lground.sparse.kernels.tiles import Tiles
+
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3, "tf32": 1e-3}
+# Tiles, and so splits, few and many.
+SIZES = [110, pytest.param(40_000, marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def maps(request, scan, build) -> Pyramid:
+    return build(scan(request.param), tile_rows=TILE_ROWS)
+
+
+@pytest.fixture(scope="module")
+def small(scan, build) -> Pyramid:
+    return build(scan(110), tile_rows=TILE_ROWS)
+
+
+def tiles_and_twin(pyramid: Pyramid, kind: str, level: int = 0) -> tuple[Tiles, KernelMap]:
+    """What the kernel reads of a map, and the same map as plain lists of pairs."""
+    target = level + (kind == "down")
+    columns = slice(pyramid.base[target], pyramid.base[target] + pyramid.counts()[target])
+    if kind == "up":
+        family = pyramid.parent[columns]
+        table = torch.stack([torch.where(family & 7 == j, family >> 3, -1) for j in range(8)])
+    else:
+        table = (pyramid.child if kind == "down" else pyramid.table)[:, columns]
+    pairs = [(row[row >= 0].long(), (row >= 0).nonzero().squeeze(1)) for row in table]
+    inputs, outputs = zip(*pairs, strict=True)
+    rows = pyramid.counts()[level + (kind == "up")]
+    tiles = {"same": pyramid.tiles, "up": pyramid.tiles_up, "down": pyramid.tiles_down}[kind](level)
+    return tiles, KernelMap(inputs, outputs, rows, table.shape[1])
+
+
+def operands(twin: KernelMap, c_in: int, c_out: int, dtype=torch.float32) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(c_in + c_out)
+    x = torch.randn(twin.input_rows, c_in, generator=generator)
+    kernel = torch.randn(len(twin), c_in, c_out, generator=generator) / c_in**0.5
+    device = twin.inputs[0].device
+    dtype = torch.float32 if dtype == "tf32" else dtype
+    return x.to(device, dtype), kernel.to(device, dtype)
+
+
+def expected(x, kernel, twin: KernelMap, epilogue: functional.Epilogue | None = None) -> torch.Tensor:
+    """In float64."""
+    return functional.sparse_convolution(x.double(), kernel.double(), twin, epilogue)
+
+
+def assert_close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
+    """Relative error, direction, and no preferred sign of the error."""
+    assert found.shape == wanted.shape
+    found, wanted = found.double(), wanted.double()
+    error = found - wanted
+    assert error.norm() <= tolerance * wanted.norm()
+    assert torch.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 1 - tolerance
+    assert error.mean().abs() <= tolerance * wanted.abs().mean()
+
+
+def default(tiles: Tiles, kernel: torch.Tensor) -> Config:
+    return choose(tiles, *kernel.shape[1:], kernel.dtype)
+
+
+def empty(tiles: Tiles, kernel: torch.Tensor) -> torch.Tensor:
+    return kernel.new_full((tiles.capacity, kernel.shape[2]), 7.0)
+
+
+WIDTHS = [(16, 16), (32, 32), (48, 32), (64, 64), (96, 96), (128, 128), (256, 96), (32, 256)]
+WIDTHS += [(32, 192), (192, 32), (64, 384), (384, 64)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("c_in, c_out", WIDTHS)
+def test_widths(maps, c_in, c_out, dtype):
+    tiles, twin = tiles_and_twin(maps, "same")
+    x, kernel = operands(twin, c_in, c_out, dtype)
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel))
+    assert_close(out[: twin.output_rows], expected(x, kernel, twin), TOLERANCE[dtype])
+    assert (out[twin.output_rows :] == 7).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "tf32"])
+@pytest.mark.parametrize("c_in, c_out", [(32, 32), (128, 96)])
+def test_types_that_the_interpreter_lacks(maps, c_in, c_out, dtype):
+    tiles, twin = tiles_and_twin(maps, "same")
+    x, kernel = operands(twin, c_in, c_out, dtype)
+    if dtype == "tf32":  # the tf32 matrix unit wants input channels side by side
+        kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
+    precision = "tf32" if dtype == "tf32" else "ieee"
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel), precision=precision)
+    assert_close(out[: twin.output_rows], expected(x, kernel, twin), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("c_in, c_out", [(32, 32), (128, 96)])
+@pytest.mark.parametrize("kind, level", [("same", 3), ("down", 0), ("down", 2), ("up", 0), ("up", 3)])
+def test_maps_of_all_kinds(maps, kind, level, c_in, c_out):
+    tiles, twin = tiles_and_twin(maps, kind, level)
+    x, kernel = operands(twin, c_in, c_out)
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel))
+    assert_close(out[: twin.output_rows], expected(x, kernel, twin), 1e-6)
+
+
+def test_the_mirrored_walk_is_the_adjoint(maps):
+    """`<conv(x), y> = <x, mirrored conv(y)>` with the transposed matrices."""
+    tiles, twin = tiles_and_twin(maps, "same")
+    x, kernel = operands(twin, 32, 64)
+    y, _ = operands(twin, 64, 32)
+    back = kernel.transpose(1, 2)  # of any strides
+    of_x = convolution(y, back, tiles, empty(tiles, back), default(tiles, back), mirrored=True)
+    assert_close(of_x[: len(x)], expected(y, back, twin.transposed), 1e-6)
+    inner = (expected(x, kernel, twin) * y.double()).sum()
+    assert (of_x[: len(x)].double() * x.double()).sum() == pytest.approx(inner.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 4, 8])
+@pytest.mark.parametrize("steps", ["many", "fewer than parts"])
+def test_a_walk_may_be_split(maps, scan, build, splits, steps, device):
+    pyramid = maps if steps == "many" else build(scan(110)[:1], tile_rows=TILE_ROWS)
+    tiles, twin = tiles_and_twin(pyramid, "same")
+    x, kernel = operands(twin, 32, 96)
+    arrivals = torch.zeros(tiles.capacity // TILE_ROWS + 3, dtype=torch.int32, device=device)
+    runs = [
+        convolution(x, kernel, tiles, empty(tiles, kernel), Config(96, 32, 4, 2, splits), arrivals=arrivals)
+        for _ in range(2)
+    ]
+    assert_close(runs[0][: len(x)], expected(x, kernel, twin), 1e-6)
+    assert runs[0].equal(runs[1]) and not arrivals.any()
+
+
+def test_what_was_in_memory_before_does_not_show(small):
+    tiles, twin = tiles_and_twin(small, "same")
+    x, kernel = operands(twin, 32, 32)
+    found = []
+    for value in (torch.nan, 1e30):
+        junk = [torch.full((4 * tiles.capacity, 32), value, device=x.device) for _ in range(4)]
+        del junk  # the allocator hands it out again
+        out = empty(tiles, kernel)
+        convolution(x, kernel, tiles, out, Config(32, 32, 4, 2, 4))
+        found.append(out)
+    assert found[0].equal(found[1]) and found[0].isfinite().all()
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("scale, shift, add, relu", list(product([False, True], repeat=4)))
+def test_epilogues(small, scale, shift, add, relu, splits):
+    tiles, twin = tiles_and_twin(small, "same")
+    x, kernel = operands(twin, 16, 96)
+    generator = torch.Generator().manual_seed(1)
+    vector = torch.randn(2, 96, generator=generator).to(x.device)
+    residual = torch.randn(tiles.capacity, 96, generator=generator).to(x.device)
+    after = functional.Epilogue(
+        vector[0] if scale else None, vector[1] if shift else None, residual if add else None, relu
+    )
+    out = empty(tiles, kernel)
+    config = Config(96, 16, 4, 2, splits)
+    convolution(x, kernel, tiles, out, config, after.scale, after.shift, after.add, relu)
+    wanted = expected(x, kernel, twin, replace(after, add=residual[: len(x)].double() if add else None))
+    assert_close(out[: len(x)], wanted, 1e-6)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_what_is_not_a_number_stays_so(small, splits):
+    """A ReLU hides no NaN, and only the rows that meet one have it."""
+    tiles, twin = tiles_and_twin(small, "same")
+    x, kernel = operands(twin, 32, 32)
+    x[17, 3] = torch.nan
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), Config(32, 32, 4, 2, splits), relu=True)[
+        : len(x)
+    ]
+    wanted = expected(x, kernel, twin).relu()
+    assert out.isnan().any() and out.isnan().equal(wanted.isnan())
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("kind", ["same", "up", "down"])
+def test_rows_may_be_written_elsewhere(small, kind, splits):
+    """`order` says where, and the residual is read from the row itself."""
+    tiles, twin = tiles_and_twin(small, kind)
+    x, kernel = operands(twin, 32, 32)
+    rows = twin.output_rows
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0)).to(x.device)
+    add = torch.randn(rows, 32, generator=torch.Generator().manual_seed(1)).to(x.device)
+    out = empty(tiles, kernel)
+    convolution(x, kernel, tiles, out, Config(32, 32, 4, 2, splits), add=add, order=order)
+    wanted = expected(x, kernel, twin, functional.Epilogue(add=add.double()))
+    assert_close(out[order], wanted, 1e-6)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_matrices_may_be_part_of_wider_ones(small, splits):
+    tiles, twin = tiles_and_twin(small, "same")
+    x, kernel = operands(twin, 32, 64)
+    rows = twin.output_rows
+    config = Config(64, 32, 4, 2, splits)
+    plain = convolution(x, kernel, tiles, empty(tiles, kernel), config, add=x.repeat(1, 2))[:rows]
+    wide_x, wide_add = torch.full((2, rows, 160), torch.nan, device=x.device)
+    wide_x[:, 48:80], wide_add[:, 16:80] = x, x.repeat(1, 2)
+    wide_out = torch.full((tiles.capacity, 160), 7.0, device=x.device)
+    matrices = torch.full((27, 64, 40), torch.nan, device=x.device)
+    matrices[:, :, 8:] = kernel.transpose(1, 2)
+    convolution(
+        wide_x[:, 48:80], matrices[:, :, 8:].transpose(1, 2), tiles, wide_out[:, 64:128], config,
+        add=wide_add[:, 16:80],
+    )  # fmt: skip
+    assert wide_out[:rows, 64:128].equal(plain)
+    assert (wide_out[:, :64] == 7).all() and (wide_out[:, 128:] == 7).all() and (wide_out[rows:] == 7).all()
+
+
+def chosen() -> dict[Config, tuple[int, int, torch.dtype]]:
+    """Every default there is for widths and numbers of tiles of any network, with a layer it is for."""
+    widths = [w for w in (16, 32, 64, 96, 128, 192, 256, 352, 384, 512) if takes(w, w)]
+    found = {}
+    dtypes, numbers = (torch.float16, torch.float32), (1, 2, 7, 19, 40, 300, 3000)
+    for c_in, c_out, dtype, number, volume in product(widths, widths, dtypes, numbers, (8, 27)):
+        tiles = Tiles(*[None] * 9, TILE_ROWS, volume, number * TILE_ROWS)
+        config = choose(tiles, c_in, c_out, dtype)
+        assert c_out % config.columns == 0 and c_in % config.depth == 0
+        assert 1 <= config.splits <= MAX_SPLITS
+        if config.splits > 1:  # one list of arrivals serves all layers
+            assert number * (c_out // config.columns) <= PROGRAMS
+        found[replace(config, warps=4, stages=2)] = (config.depth, config.columns, dtype)
+    return found
+
+
+@pytest.mark.parametrize("config", chosen(), ids=str)
+def test_defaults_are_right(small, config):
+    c_in, c_out, dtype = chosen()[config]
+    tiles, twin = tiles_and_twin(small, "same")
+    x, kernel = operands(twin, c_in, c_out, dtype)
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), config)
+    assert_close(out[: len(x)], expected(x, kernel, twin), TOLERANCE[dtype])
+
+
+def test_widths_without_a_tile_are_left_to_others():
+    assert not any(takes(*widths) for widths in [(3, 32), (24, 32), (32, 48), (32, 100), (32, 3), (32, 80)])
+    assert all(takes(*widths) for widths in WIDTHS)
+
+
+@pytest.mark.gpu
+def test_a_million_rows(scan, build):
+    pyramid = build(scan(1_000_000), tile_rows=TILE_ROWS)
+    for kind in ("same", "up", "down"):
+        tiles, twin = tiles_and_twin(pyramid, kind)
+        x, kernel = operands(twin, 32, 32, torch.float16)
+        runs = [convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel)) for _ in range(2)]
+        wanted = functional.sparse_convolution(x.float(), kernel.float(), twin)
+        assert_close(runs[0][: len(wanted)], wanted, TOLERANCE[torch.float16])
+        assert runs[0].equal(runs[1])
