@@ -223,7 +223,8 @@ def chosen() -> dict[Config, tuple[int, int, torch.dtype]]:
     found = {}
     dtypes, numbers = (torch.float16, torch.float32), (1, 2, 7, 19, 40, 300, 3000)
     for c_in, c_out, dtype, number, volume in product(widths, widths, dtypes, numbers, (8, 27)):
-        tiles = Tiles(*[None] * 9, TILE_ROWS, volume, number * TILE_ROWS)
+        n = torch.zeros(1, dtype=torch.int32)
+        tiles = Tiles(*[None] * 8, n, TILE_ROWS, volume, number * TILE_ROWS)
         config = choose(tiles, c_in, c_out, dtype)
         assert c_out % config.columns == 0 and c_in % config.depth == 0
         assert 1 <= config.splits <= MAX_SPLITS
