@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.launch import Kernel
 from lground.sparse.kernels.tiles import Tiles
 
 
@@ -51,6 +52,7 @@ def _sum_parts(parts, part_stride, rows, columns, valid, stride, SPLIT, shape: t
     return acc
 
 
+@Kernel
 @triton.jit(do_not_specialize=["chunks", "list_stride", "count_stride"])
 def convolve(
     x, w, y, neighbours, offsets, counts, rows, order, n, scale, shift, add, parts, arrivals,

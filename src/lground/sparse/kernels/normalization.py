@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
+
 PROGRAMS = 384  # that make partial results, at most: three for each of an H200's 132 multiprocessors
 TILE = 4096  # elements
 SIZES = ("rows", "per", "programs")  # arguments whose value no kernel is compiled anew for
@@ -125,27 +127,27 @@ def _normalized(x, mean, scale, weight, bias, add, relu) -> Tensor:
 
 def _tiles(x: Tensor, programs: int | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
     """Launch grid and tile (rows, columns); with `programs`, that many at most share the rows."""
-    columns = min(triton.next_power_of_2(x.shape[1]), 128)
+    columns = min(power_of_2(x.shape[1]), 128)
     rows = TILE // columns
-    down = max(1, triton.cdiv(len(x), rows))
+    down = max(1, cdiv(len(x), rows))
     down = down if programs is None else min(down, programs)
-    return (down, triton.cdiv(x.shape[1], columns)), (rows, columns)
+    return (down, cdiv(x.shape[1], columns)), (rows, columns)
 
 
 def _batch_statistics(x: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation (C,) float32; updates the running ones."""
     rows, columns = x.shape
     grid, tile = _tiles(x, PROGRAMS)
-    per = triton.cdiv(rows, grid[0])
+    per = cdiv(rows, grid[0])
     means, squares = (torch.empty(grid[0], columns, dtype=torch.float32, device=x.device) for _ in range(2))
     _statistics[grid](x, means, squares, rows, per, columns, *tile, num_warps=8)
     mean, scale = (torch.empty(columns, dtype=torch.float32, device=x.device) for _ in range(2))
     update = norm.training and norm.track_running_stats and norm.running_mean is not None
     running = (norm.running_mean, norm.running_var) if update else (None, None)
     tracked = norm.num_batches_tracked if norm.momentum is None else None
-    _merge_statistics[(triton.cdiv(columns, 16),)](
+    _merge_statistics[(cdiv(columns, 16),)](
         means, squares, mean, scale, *running, tracked, norm.momentum or 0.0, norm.eps,
-        rows, per, grid[0], columns, triton.next_power_of_2(PROGRAMS), 16, num_warps=8,
+        rows, per, grid[0], columns, power_of_2(PROGRAMS), 16, num_warps=8,
     )  # fmt: skip
     return mean, scale
 
@@ -155,7 +157,7 @@ def _gradient_sums(x, y, gradient, mean, scale, weight, bias, relu) -> Tensor:
     rows, columns = x.shape
     grid, tile = _tiles(x, PROGRAMS)
     parts = torch.empty(2, grid[0], columns, dtype=torch.float32, device=x.device)
-    per = triton.cdiv(rows, grid[0])
+    per = cdiv(rows, grid[0])
     _partial_gradient_sums[grid](
         x, y, gradient, mean, scale, weight, bias, parts, rows, per, columns, relu, *tile, num_warps=8
     )
@@ -177,6 +179,7 @@ def _store(matrix, values, row, column, end, C: tl.constexpr):
     )
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _statistics(
     x, means, squares, rows, per, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
@@ -204,6 +207,7 @@ def _statistics(
     tl.store(squares + at, tl.sum(square, 0), mask=column < C)
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _merge_statistics(
     means, squares, mean, scale, running_mean, running_var, tracked, momentum, eps,
@@ -243,6 +247,7 @@ def _channel(vector, column, default, C: tl.constexpr):
     return value[None, :]
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _normalize(
     x, mean, scale, weight, bias, add, y, rows,
@@ -277,6 +282,7 @@ def _before_relu(gradient, x, y, center, factor, bias, row, column, end, C: tl.c
     return value
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _partial_gradient_sums(
     x, y, gradient, mean, scale, weight, bias, parts, rows, per,
@@ -300,6 +306,7 @@ def _partial_gradient_sums(
     tl.store(parts + tl.num_programs(0) * C + at[None, :], total, mask=(column < C)[None, :])
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _gradients(
     x, y, gradient, mean, scale, weight, bias, sums, of_x, of_add, rows,

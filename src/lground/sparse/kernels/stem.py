@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.launch import Kernel, cdiv
 from lground.sparse.kernels.pyramid import Pyramid
 
 MAX_CHANNELS = 8
@@ -36,6 +37,7 @@ def _side_by_side(x, table, child, parent, octant, valid, step, total, SIZE: tl.
     return tl.reshape(tl.load(at, mask=(row >= 0)[:, :, None], other=0.0), (ROWS, STEP))
 
 
+@Kernel
 @triton.jit
 def gather_padded(x, order, out, n, x_stride, channels, PAD: tl.constexpr, ROWS: tl.constexpr):
     """Rows in Morton order, channels padded with zeros: one aligned load per voxel from then on."""
@@ -48,6 +50,7 @@ def gather_padded(x, order, out, n, x_stride, channels, PAD: tl.constexpr, ROWS:
     tl.store(out + i[:, None] * PAD + c[None, :], value.to(out.type.element_ty), mask=valid[:, None])
 
 
+@Kernel
 @triton.jit
 def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_stride, total, RELU: tl.constexpr,
                   SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
@@ -76,6 +79,7 @@ def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_strid
     tl.store(y + row[:, None] * y_stride + columns[None, :], acc.to(y.type.element_ty), mask=valid[:, None])
 
 
+@Kernel
 @triton.jit
 def stem_weight_gradient(x, g, parts, rows, parents, table, child, n, g_stride, total, SIZE: tl.constexpr,
                          PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
@@ -112,7 +116,7 @@ def sort_features(x: Tensor, pyramid: Pyramid, dtype: torch.dtype) -> Tensor:
     """(capacity, 4 or 8): features (N, Cin) in Morton order, padded, in the type to multiply in."""
     pad = padded_channels(x.shape[1])
     out = torch.empty(pyramid.caps[0], pad, dtype=dtype, device=x.device)
-    grid = (triton.cdiv(pyramid.caps[0], 256),)
+    grid = (cdiv(pyramid.caps[0], 256),)
     gather_padded[grid](x, pyramid.order, out, pyramid.n, x.stride(0), x.shape[1], pad, 256)
     return out
 
@@ -145,7 +149,7 @@ def stem_convolution(
         out: (N, Cout). rows: (N,) int64 where each sorted row goes; None leaves them sorted.
     """
     base, block = pyramid.base[1], 64
-    convolve_stem[(triton.cdiv(pyramid.caps[0], block),)](
+    convolve_stem[(cdiv(pyramid.caps[0], block),)](
         x, weights, out, rows, pyramid.parent, pyramid.table[:, base:], pyramid.child[:, base:], pyramid.n, scale,
         shift, out.stride(0), pyramid.total, relu, window, x.shape[1], weights.shape[1], block, STEP, precision,
         num_warps=4, num_stages=2,
@@ -158,8 +162,8 @@ def stem_gradient(
 ) -> Tensor:
     """(K, channels, Cout) float32: gradient of the matrices, from `sort_features` and (N, Cout) at `rows`."""
     pad, width, base = x.shape[1], gradient.shape[1], pyramid.base[1]
-    steps = triton.cdiv(window**3 * pad, STEP)
-    chunks = min(128, triton.cdiv(pyramid.caps[0], 1024))
+    steps = cdiv(window**3 * pad, STEP)
+    chunks = min(128, cdiv(pyramid.caps[0], 1024))
     parts = torch.empty(chunks, steps * STEP, width, dtype=torch.float32, device=x.device)
     stem_weight_gradient[(chunks, steps)](
         x, gradient, parts, rows, pyramid.parent, pyramid.table[:, base:], pyramid.child[:, base:], pyramid.n,

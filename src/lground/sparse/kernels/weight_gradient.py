@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
+
 BLOCK = 1024  # table rows per program when pairs are listed
 # Pairs per share: few enough that what is in flight fits the L2 cache and that small levels fill the device,
 # and many enough that partial sums are small beside what is gathered.
@@ -49,12 +51,12 @@ class Pairs:
         """`work` (3, shares) and `first` (K + 1,) int32 of `_schedule`, made once for every length of a share."""
         if share not in self.schedules:
             capacity = len(self.inputs)
-            shares = triton.cdiv(capacity, share) + volume  # at most: every offset may end in a short one
+            shares = cdiv(capacity, share) + volume  # at most: every offset may end in a short one
             work = torch.empty(3, shares, dtype=torch.int32, device=self.inputs.device)
             first = torch.empty(volume + 1, dtype=torch.int32, device=self.inputs.device)
-            _schedule[(triton.cdiv(shares, 128),)](
+            _schedule[(cdiv(shares, 128),)](
                 self.starts, self.starts.stride(0), capacity, work, shares, first, share, volume,
-                triton.next_power_of_2(volume), 128,
+                power_of_2(volume), 128,
             )  # fmt: skip
             self.schedules[share] = work, first
         return self.schedules[share]
@@ -77,7 +79,7 @@ def build_pairs(
         capacity: room for pairs; None reads their exact number, which waits for the device.
     """
     volume, rows = table.shape
-    blocks = max(1, triton.cdiv(rows, BLOCK))
+    blocks = max(1, cdiv(rows, BLOCK))
     counts = torch.zeros(volume * blocks + 1, dtype=torch.int32, device=table.device)
     of_table = table, n, *table.stride(), rows, blocks
     _count_pairs[blocks, volume](*of_table, counts, BLOCK)
@@ -104,10 +106,10 @@ def weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int, precision: 
     x, g = (t if t.stride(1) == 1 else t.contiguous() for t in (x, g))
     c_in, c_out, capacity = x.shape[1], g.shape[1], len(pairs.inputs)
     config = _configuration(c_in, c_out, x.dtype)
-    columns = triton.cdiv(c_out, config["BO"] + config["BO2"])
-    tiles = triton.cdiv(c_in, config["BI"]) * columns
-    share = sorted((SHARES[0], triton.cdiv(capacity * tiles, PROGRAMS), SHARES[1]))[1]
-    share = triton.next_power_of_2(share)  # few lengths, so that layers share schedules
+    columns = cdiv(c_out, config["BO"] + config["BO2"])
+    tiles = cdiv(c_in, config["BI"]) * columns
+    share = sorted((SHARES[0], cdiv(capacity * tiles, PROGRAMS), SHARES[1]))[1]
+    share = power_of_2(share)  # few lengths, so that layers share schedules
     work, first = pairs.schedule(share, volume)
     shares = work.shape[1]
     partial = torch.empty(shares, c_in * c_out, dtype=torch.float32, device=x.device)
@@ -116,7 +118,7 @@ def weight_gradient(x: Tensor, g: Tensor, pairs: Pairs, volume: int, precision: 
         c_in, c_out, tiles, columns, **config,
     )  # fmt: skip
     out = torch.empty(volume, c_in, c_out, dtype=torch.float32, device=x.device)
-    _add_partials[triton.cdiv(c_in * c_out, 256), volume](partial, first, out, c_in * c_out, 16, 256)
+    _add_partials[cdiv(c_in * c_out, 256), volume](partial, first, out, c_in * c_out, 16, 256)
     return out
 
 
@@ -147,7 +149,7 @@ def _configuration(c_in: int, c_out: int, dtype: torch.dtype) -> dict:
     finest decoder, are 64 + 32; input channels, of which the tensor cores take 64 at a time, are padded.
     """
     widest = 64 if dtype == torch.float32 else 128
-    rows, columns = (min(max(16, triton.next_power_of_2(c)), widest) for c in (c_in, c_out))
+    rows, columns = (min(max(16, power_of_2(c)), widest) for c in (c_in, c_out))
     more = 0
     if widest == 128 and c_out % 128 and c_out % 96 == 0:
         columns, more = 64, 32
@@ -169,6 +171,7 @@ def _table_block(table, n, stride_offset, stride_row, rows, BLOCK: tl.constexpr)
     return row, tl.load(mine, mask=row < tl.minimum(tl.load(n), rows), other=-1)
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _count_pairs(table, n, stride_offset, stride_row, rows, blocks, counts, BLOCK: tl.constexpr):
     _, met = _table_block(table, n, stride_offset, stride_row, rows, BLOCK)
@@ -176,6 +179,7 @@ def _count_pairs(table, n, stride_offset, stride_row, rows, blocks, counts, BLOC
     tl.store(counts + 1 + here, tl.sum((met >= 0).to(tl.int32), 0))
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _write_pairs(
     table, n, stride_offset, stride_row, rows, blocks, starts, input_numbering, output_numbering,
@@ -194,6 +198,7 @@ def _write_pairs(
     tl.store(outputs + at, row, mask=present)
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _schedule(
     starts, stride, capacity, work, shares, first, share,
@@ -229,6 +234,7 @@ def _schedule(
     tl.store(work + 2 * shares + turn, tl.where(live, end, 0), mask=number < shares)
 
 
+@Kernel
 @triton.jit(do_not_specialize=SIZES)
 def _multiply(
     x, g, inputs, outputs, work, shares, partial, stride_x, stride_g,
@@ -275,6 +281,7 @@ def _scatter(partial, acc, ci, co, CI: tl.constexpr, CO: tl.constexpr):
     tl.store(partial + ci[:, None] * CO + co[None, :], acc, mask=there)
 
 
+@Kernel
 @triton.jit
 def _add_partials(partial, first, out, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
