@@ -125,6 +125,7 @@ def coordinate_map(coordinates: Tensor, stride: int) -> CoordinateMap:
     given = (
         torch.is_tensor(coordinates)
         and coordinates.ndim == 2
+        and coordinates.shape[1] == 4
         and coordinates.dtype in (torch.int32, torch.int64)
     )
     if not given or stride != 1 or not coordinates.numel() or not takes_over(coordinates.device):
