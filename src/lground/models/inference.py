@@ -119,6 +119,13 @@ class Trunk:
         self.encoder = [self._stage(network, *names) for names in ENCODER]
         self.decoder = [self._stage(network, *names) for names in DECODER]
         self.width = network.feature_channels
+        # The decoder of a level reads its upsampled and its encoder's features side by side.
+        up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
+        skip = [
+            self.stem.kernel.shape[1],
+            *(blocks[-1].second.kernel.shape[2] for _, blocks in self.encoder[:3]),
+        ]
+        self.joined_widths = [a + b for a, b in zip(up, skip, strict=True)]
 
     def _stage(self, network: nn.Module, conv: str, norm: str, blocks: str) -> tuple[_Layer, list[_Block]]:
         layer = self._layer(network.get_submodule(conv), network.get_submodule(norm))
@@ -171,13 +178,8 @@ class Trunk:
         from lground.sparse.kernels.configuration import choose
         from lground.sparse.kernels.convolution import convolution
 
-        # The decoder of a level reads its upsampled and its encoder's features side by side.
         up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
-        skip = [
-            self.stem.kernel.shape[1],
-            *(blocks[-1].second.kernel.shape[2] for _, blocks in self.encoder[:3]),
-        ]
-        joined = [empty(level, up[level] + skip[level]) for level in range(LEVELS - 1)]
+        joined = [empty(level, width) for level, width in enumerate(self.joined_widths)]
         x = joined[0][:, up[0] :]
         sorted_features = stem.sort_features(features, pyramid, self.dtype)
         stem.stem_convolution(
@@ -217,12 +219,12 @@ class Plans:
         with self.lock:
             while True:
                 graph = self._graph(x.features)
-                graph.start(coordinates, x.features)
-                if not self.watch.unchanged():  # looked at while the device is busy with the maps
+                result = graph.start(coordinates, x.features)
+                if not self.watch.unchanged():  # looked at while the device is busy
                     return STALE
                 if self.watch.listened_to():
                     return None
-                result, status, rows = graph.finish(len(x))
+                status, rows = graph.found()
                 if not status:
                     return result
                 if status != OVERFLOW:
@@ -254,13 +256,13 @@ class _Graph:
         self.coordinates = torch.zeros(self.caps[0], 4, dtype=torch.int32, device=device)
         self.features = like.new_zeros(self.caps[0], like.shape[1])
         self.number = torch.zeros(1, dtype=torch.int32, device=device)
-        self.found = torch.zeros(8, dtype=torch.int32, pin_memory=True)
+        self.state = torch.zeros(8, dtype=torch.int32, pin_memory=True)
         self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
         self.mapped, self.done = torch.cuda.Event(), torch.cuda.Event()
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
-    def start(self, coordinates: Tensor, features: Tensor) -> None:
-        """Set the device to building the maps."""
+    def start(self, coordinates: Tensor, features: Tensor) -> Tensor:
+        """Set the device to work; features (N, d), of no use unless the maps turn out well."""
         stream = torch.cuda.current_stream(features.device)
         stream.wait_event(self.done)
         self.coordinates[: len(coordinates)].copy_(coordinates)
@@ -268,25 +270,33 @@ class _Graph:
         self.number.fill_(len(features))
         if not self.graphs:
             self._capture()
-        self.graphs[0].replay()
+        maps, layers = self.graphs
+        maps.replay()
         self.mapped.record(stream)
+        layers.replay()
+        result = self.out[: len(features)].clone()
+        self.done.record(stream)
+        return result
 
-    def finish(self, number: int) -> tuple[Tensor, int, list[int]]:
-        """Features (N, d), status bits of the pyramid, and the number of rows it found at each level."""
-        self.graphs[1].replay()
-        result = self.out[:number].clone()
-        self.done.record(torch.cuda.current_stream(result.device))
+    def found(self) -> tuple[int, list[int]]:
+        """Status bits of the maps and the number of rows of each level, as soon as the maps are built."""
         self.mapped.synchronize()
-        *rows, status = self.found[: LEVELS + 1].tolist()
-        return result, status, rows
+        *rows, status = self.state[: LEVELS + 1].tolist()
+        return status, rows
 
     def _build(self) -> Pyramid:
         from lground.sparse.kernels.configuration import TILE_ROWS
         from lground.sparse.kernels.pyramid import Pyramid
 
         pyramid = Pyramid.build(self.coordinates, self.number, self.caps, tile_rows=TILE_ROWS)
-        self.found.copy_(pyramid.n, non_blocking=True)
+        self.state.copy_(pyramid.n, non_blocking=True)
         return pyramid
+
+    def _bytes(self) -> int:
+        """What maps and layers need at once, about."""
+        of_maps = 4 * 80 * sum(self.caps)
+        joined = sum(cap * width for cap, width in zip(self.caps, self.trunk.joined_widths, strict=False))
+        return of_maps + self.trunk.dtype.itemsize * (joined + 3 * self.caps[0] * self.trunk.width)
 
     def _capture(self) -> None:
         stream = torch.cuda.Stream(self.features.device)
@@ -299,6 +309,8 @@ class _Graph:
             for _ in range(2):
                 self.graphs.append(torch.cuda.CUDAGraph())
             with torch.cuda.graph(self.graphs[0], pool=pool, stream=stream):
+                # One piece of memory to cut all others from; pieces one by one would take half as much again.
+                torch.empty(self._bytes(), dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
             with torch.cuda.graph(self.graphs[1], pool=pool, stream=stream):
                 self.out = self.trunk(pyramid, self.features, self.arrivals)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,6 +51,43 @@ def _installed() -> bool:
 
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@dataclass(frozen=True)
+class Remake:
+    """How to make a matrix of features again, so that who needs it in the backward pass need not keep it.
+
+    tensors: what it was made of. make: makes it of these, bit for bit. of: its type and version when it was made.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    make: Callable[..., Tensor]
+    of: tuple[torch.dtype, int]
+
+    @staticmethod
+    def note(features: Tensor, tensors: tuple[Tensor | None, ...], make: Callable[..., Tensor]) -> None:
+        """Leave word on `features`."""
+        features.remake = Remake(tensors, make, (features.dtype, features._version))
+
+    @staticmethod
+    def find(features: Tensor, dtype: torch.dtype) -> Remake | None:
+        """The word on `features`, if it still holds and gives that type."""
+        remake = getattr(features, "remake", None)
+        return remake if remake is not None and remake.of == (dtype, features._version) else None
+
+
+def note_joined(joined: Tensor, parts: list[Tensor]) -> None:
+    """Leave word on a concatenation of channels, if all of its parts can be made again."""
+    remakes = [Remake.find(part, joined.dtype) for part in parts]
+    if None in remakes or not torch.is_grad_enabled():
+        return
+    ends = list(accumulate(len(r.tensors) for r in remakes))
+
+    def make(*tensors: Tensor | None) -> Tensor:
+        pieces = [tensors[end - len(r.tensors) : end] for r, end in zip(remakes, ends, strict=True)]
+        return torch.cat([r.make(*piece) for r, piece in zip(remakes, pieces, strict=True)], dim=1)
+
+    Remake.note(joined, tuple(t for r in remakes for t in r.tensors), make)
 
 
 class Scenes:

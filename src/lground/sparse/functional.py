@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lground.sparse.engine import PyramidMap, takes_over
+from lground.sparse.engine import PyramidMap, Remake, takes_over
 from lground.sparse.kernel_map import Block, KernelMap
 
 # MKL reads this at its first product: it then splits no sum between threads, and their number changes no bit.
@@ -76,6 +76,10 @@ def pointwise_convolution(
     """(N, Cout): `features @ kernel`, (N, Cin) and (Cin, Cout), and what the epilogue makes of it, with no gradient;
     or, with a `bias` (1, Cout), their sum."""
     if epilogue is None:
+        if bias is None and Remake.find(features, features.dtype) is not None:
+            from lground.sparse.kernels.autograd import pointwise_convolution as thrifty_convolution
+
+            return thrifty_convolution(features, kernel)
         return features @ kernel if bias is None else torch.addmm(bias, features, kernel)
     with torch.no_grad():
         if epilogue.scale is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lground.errors import InputError
 from lground.sparse.coordinates import CoordinateManager, CoordinateMap
-from lground.sparse.engine import coordinate_map
+from lground.sparse.engine import coordinate_map, note_joined
 
 
 class SparseTensor:
@@ -80,7 +80,10 @@ def cat(*tensors: SparseTensor) -> SparseTensor:
     """Concatenate the channels of tensors on the same voxels, in the order given."""
     for other in tensors[1:]:
         same_voxels(tensors[0], other)
-    return tensors[0].with_features(torch.cat([t.features for t in tensors], dim=1))
+    parts = [t.features for t in tensors]
+    features = torch.cat(parts, dim=1)
+    note_joined(features, parts)
+    return tensors[0].with_features(features)
 
 
 def same_voxels(a: SparseTensor, b: SparseTensor) -> None:

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lground.sparse.engine import PyramidMap
+from lground.sparse.engine import PyramidMap, Remake
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
-from lground.sparse.kernels.normalization import remade
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
 
@@ -92,17 +91,11 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: PyramidMap, dtype: torch.dtype) -> Tensor:
         ctx.kernel_map, ctx.types = kernel_map, (features.dtype, kernel.dtype)
-        remake = getattr(features, "remake", None)
-        features, kernel = features.to(dtype), kernel.to(dtype)
-        if remake is None or remake.version != features._version or features.dtype != remake.tensors[0].dtype:
-            ctx.relu = None
-            ctx.save_for_backward(kernel, features)
-        else:
-            ctx.relu = remake.relu
-            ctx.save_for_backward(kernel, *remake.tensors)
+        kernel = kernel.to(dtype)
+        _keep(ctx, features, kernel)
         if ctx.needs_input_grad[1]:
             kernel_map.expect_pairs()
-        return run(features, kernel, kernel_map.tiles, kernel_map.output_rows)
+        return run(features.to(dtype), kernel, kernel_map.tiles, kernel_map.output_rows)
 
     @staticmethod
     @once_differentiable
@@ -115,13 +108,55 @@ class _Convolution(torch.autograd.Function):
             of_features = run(gradient, back, tiles, kernel_map.input_rows, kernel_map.mirrored)
             of_features = of_features.to(ctx.types[0])
         if ctx.needs_input_grad[1]:
-            x = features[0] if ctx.relu is None else remade(*features, ctx.relu)
+            x = ctx.make(*features)
             operands = (
                 (gradient, x) if kernel_map.upward else (x, gradient)
             )  # of the opposite map, turned round
             of_kernel = weight_gradient(*operands, kernel_map.pairs, len(kernel_map), precision(x.dtype))
             of_kernel = (of_kernel.transpose(1, 2) if kernel_map.upward else of_kernel).to(ctx.types[1])
         return of_features, of_kernel, None, None
+
+
+def pointwise_convolution(features: Tensor, kernel: Tensor) -> Tensor:
+    """(N, Cout): `features @ kernel`, (N, Cin) and (Cin, Cout)."""
+    return _Pointwise.apply(features, kernel, compute_type(features, kernel))
+
+
+class _Pointwise(torch.autograd.Function):
+    """A matrix product that need not keep its features."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, kernel: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.types = features.dtype, kernel.dtype
+        kernel = kernel.to(dtype)
+        _keep(ctx, features, kernel)
+        return features.to(dtype) @ kernel
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        kernel, *features = ctx.saved_tensors
+        of_features = of_kernel = None
+        if ctx.needs_input_grad[0]:
+            of_features = (gradient @ kernel.t()).to(ctx.types[0])
+        if ctx.needs_input_grad[1]:
+            of_kernel = (ctx.make(*features).t() @ gradient).to(ctx.types[1])
+        return of_features, of_kernel, None
+
+
+def _keep(ctx, features: Tensor, kernel: Tensor) -> None:
+    """Save the kernel and, for the backward pass to call `ctx.make` with, what gives the features in its type."""
+    remake = Remake.find(features, kernel.dtype)
+    if remake is None:
+        ctx.make = _as_it_is
+        ctx.save_for_backward(kernel, features.to(kernel.dtype))
+    else:
+        ctx.make = remake.make
+        ctx.save_for_backward(kernel, *remake.tensors)
+
+
+def _as_it_is(features: Tensor) -> Tensor:
+    return features
 
 
 class _Stem(torch.autograd.Function):

@@ -10,7 +10,7 @@ goes into a convolution, that one need not keep it either: it finds in `y.remake
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lground.sparse.engine import Remake
 from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
 
 PROGRAMS = 384  # that make partial results, at most: three for each of an H200's 132 multiprocessors
@@ -47,27 +48,12 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm1d, add: Tensor | None = None, relu:
         norm.num_batches_tracked.add_(1)
     y, mean, scale = _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, batch, relu)
     if add is None and torch.is_grad_enabled():
-        y.remake = Remake((x, mean, scale, norm.weight, norm.bias), relu, y._version)
+        Remake.note(
+            y,
+            (x.contiguous(), mean, scale, norm.weight, norm.bias),
+            partial(_normalized, add=None, relu=relu),
+        )
     return y
-
-
-@dataclass(frozen=True)
-class Remake:
-    """How to make `y = relu((x - mean) * scale * weight + bias)` again, if y was not written to since.
-
-    tensors: x, mean, scale, weight, bias. relu: whether there is one. version: of y.
-    """
-
-    tensors: tuple[Tensor | None, ...]
-    relu: bool
-    version: int
-
-
-def remade(
-    x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None, relu: bool
-) -> Tensor:
-    """y of a `Remake`, bit for bit."""
-    return _normalized(x.contiguous(), mean, scale, weight, bias, None, relu)
 
 
 def plain_batch_norm(
