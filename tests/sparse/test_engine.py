@@ -301,7 +301,7 @@ def test_coarse_levels_have_the_voxels_of_the_plain_ones(scan, device):
 
 def test_lists_of_pairs_are_those_of_the_tables(scan, device):
     """Plain layers and pools may ask a map of the pyramid for its pairs."""
-    from lground.sparse.kernels.weight_gradient import Pairs
+    from lground.sparse.kernels.pairs import Pairs
 
     x = tensor(scan(150, scenes=2))
     fine = x.coordinate_map

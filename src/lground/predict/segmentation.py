@@ -88,8 +88,9 @@ def run(
         ensure_memory(
             len(voxels.index) * bytes_per_voxel(model), f"a scan of {len(voxels.index)} voxels", advice
         )
+    half = torch.autocast("cuda", torch.float16, enabled=device.type == "cuda")  # twice as fast; labels agree
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), half:
             return voxels, *model.to(device).eval()(_input(scan, voxels, device))
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):

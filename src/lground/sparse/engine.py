@@ -22,9 +22,9 @@ from lground.sparse.coordinates import CoordinateMap
 from lground.sparse.kernel_map import KernelMap, Triple, build_kernel_map
 
 if TYPE_CHECKING:
+    from lground.sparse.kernels.pairs import Pairs
     from lground.sparse.kernels.pyramid import Pyramid
     from lground.sparse.kernels.tiles import Tiles
-    from lground.sparse.kernels.weight_gradient import Pairs
 
 _PLAIN = ContextVar("plain", default=False)
 
@@ -265,7 +265,7 @@ class PyramidMap(KernelMap):
     @cached_property
     def pairs(self) -> Pairs:
         """The pairs offset by offset, for the weight gradient; of an upward map, those of its opposite."""
-        from lground.sparse.kernels.weight_gradient import build_pairs
+        from lground.sparse.kernels.pairs import build_pairs
 
         if self.upward:
             return self.transposed.pairs

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from lground.errors import InputError
 from lground.sparse import SparseTensor
 from lground.sparse.kernel_map import kernel_offsets
-from lground.sparse.kernels import pyramid as twins
-from lground.sparse.kernels.pyramid import LEVELS, Pyramid
+from lground.sparse.kernels import morton as twins
+from lground.sparse.kernels.maps import LEVELS
+from lground.sparse.kernels.pyramid import Pyramid
 
 GUARD, POISON = 256, 0x5A5A5A5A
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lground.sparse.kernels.pyramid import LEVELS
+from lground.sparse.kernels.maps import LEVELS
 from lground.sparse.kernels.tiles import Tiles, mask_order
 
 KINDS = [("same", level) for level in range(LEVELS)] + [

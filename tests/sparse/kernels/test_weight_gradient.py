@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lground.sparse.kernels.weight_gradient import Pairs, build_pairs, plain_weight_gradient, weight_gradient
+from lground.sparse.kernels.pairs import Pairs, build_pairs
+from lground.sparse.kernels.weight_gradient import plain_weight_gradient, weight_gradient
 
 TOLERANCE = {torch.float16: 1e-6, torch.float32: 1e-6}  # products of halves are exact, sums are in float32
 
