@@ -21,6 +21,7 @@ from lground.sparse import (
     cat,
     conv_norm,
 )
+from lground.sparse.engine import uncompiled
 
 STEM_CHANNELS = 32
 # (convolution, norm, blocks) of each stage; the name says p<stride of the input>s<stride of the layer>.
@@ -123,6 +124,7 @@ class Res16UNet(nn.Module):
         else:
             self.offsets = None
 
+    @uncompiled
     def forward(self, x: SparseTensor, anchors: Tensor | None = None) -> SparseTensor | tuple:
         """Describe every voxel.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,18 @@ def plain() -> Iterator[None]:
 def takes_over(device: torch.device) -> bool:
     """Whether the kernels run here: on CUDA, or anywhere under Triton's interpreter."""
     return not _PLAIN.get() and _installed() and (device.type == "cuda" or _interpreted())
+
+
+def uncompiled(function):
+    """Let `torch.compile` leave the function and what it calls alone: one break of its graph, not one per layer."""
+
+    @wraps(function)
+    def call(*arguments, **options):
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*arguments, **options)
+        return function(*arguments, **options)
+
+    return call
 
 
 @cache
@@ -159,6 +171,7 @@ class PyramidCoordinates(CoordinateMap):
         return CoordinateMap.from_rows(self.coordinates, self.stride).order
 
 
+@uncompiled
 def coordinate_map(coordinates: Tensor, stride: int) -> CoordinateMap:
     """The voxels of a user's rows: at once checked and sorted, or on a GPU by the first layer."""
     given = (
