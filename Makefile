@@ -33,7 +33,7 @@ lock:
 	echo "torch==2.13.0" > $(VENV)/torch.txt
 	{ echo "# Pinned versions of everything \`make\` installs, for Python 3.10 to 3.13. Made by \`make lock\`."; \
 	  $(BIN)/uv pip compile pyproject.toml --constraint $(VENV)/torch.txt --universal --python-version 3.10 --all-extras \
-	    --no-header --no-annotate --quiet | grep -v '^nvidia-\|^cuda-\|^triton'; } > constraints.new
+	    --no-header --no-annotate --quiet | grep -v '^nvidia-\|^cuda-'; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
