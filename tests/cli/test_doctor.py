@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lground.cli import doctor, main
+from lground.models import build
 
 
 @pytest.fixture
@@ -47,3 +48,38 @@ def test_gains_are_a_table_of_what_became_faster(capsys):
     head, row, total = capsys.readouterr().out.splitlines()
     assert row.split() == "same 64 to 64 float16 58 13.2 us 11.2 us 64 32 4 5 4".split()
     assert head.split()[:3] == ["layer", "type", "tiles"] and total.startswith("2 layers in 3 s")
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch, tmp_path):
+    """What is asked of a GPU before and after tuning."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU (pretended)")
+    return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.usefixtures("kernels")
+def test_what_was_found_is_kept_also_when_interrupted(capsys, monkeypatch, pretended_gpu, interrupted):
+    from lground.sparse.kernels import configuration, tuning
+    from lground.sparse.kernels.convolution import Config
+
+    monkeypatch.setattr(configuration, "chip", lambda device: configuration.Chip())
+    asked = []
+
+    def tune(layers, kinds, device, seconds, workers):
+        asked.append((len(layers), kinds, seconds))
+        yield tuning.Tuned(layers[0], "float16", 58, 0.0132, 0.0112, Config(32, 32, 4, 3, 1))
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    assert (
+        main("doctor --tune --seconds 7 --types float16 --networks Res16UNet34C".split()) == 130 * interrupted
+    )
+    assert asked == [(len(tuning.layers(build("Res16UNet34C"))), ["float16"], 7)]
+    (config,) = configuration.read(pretended_gpu).values()
+    assert config == Config(32, 32, 4, 3, 1)
+    assert interrupted or str(configuration.path(pretended_gpu)) in capsys.readouterr().out

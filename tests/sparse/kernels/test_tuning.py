@@ -21,7 +21,7 @@ FIRST, OTHER, THIRD = Config(32, 32, 4, 3, 1), Config(32, 16, 4, 3, 1), Config(3
 
 @pytest.fixture(scope="module")
 def scene(scan) -> Scene:
-    return Scene(scan(150))
+    return Scene(scan(90))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def clock(problem, monkeypatch):
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 @pytest.mark.parametrize("config", [FIRST, OTHER])
 def test_right_numbers_have_a_small_error(scene, layer, config):
-    assert Problem(scene, layer, "float32").error(config) < 1e-6
+    assert max(Problem(scene, layer, "float32").error(config)) < 1e-5
 
 
 def test_the_fastest_of_those_that_are_right_is_taken(problem, clock):
@@ -93,6 +93,21 @@ def test_a_wrong_one_is_never_accepted(problem, clock, monkeypatch, spoil):
     clock |= {FIRST: 3.0, OTHER: 2.0, THIRD: 1.0}
     monkeypatch.setattr(tuning, "convolution", wrong(THIRD, spoil))
     assert fastest(problem, clock, None).config == OTHER
+
+
+def test_a_single_wrong_number_counts(scene, clock, monkeypatch):
+    """One that is lost in the mean: 1 % of the mean number, in one of thousands."""
+
+    def one(out):
+        out[3, 3] += 0.012 * out.float().square().mean().sqrt().half()
+        return out
+
+    clock |= {FIRST: 3.0, THIRD: 1.0}
+    monkeypatch.setattr(tuning, "convolution", wrong(THIRD, one))
+    problem = Problem(scene, LAYERS[0], "float16")
+    (mean, worst), (mean_one, worst_one) = problem.error(FIRST), problem.error(THIRD)
+    assert mean_one < 1.5 * mean and worst_one > 3 * worst
+    assert fastest(problem, clock, None).config == FIRST
 
 
 def test_a_less_exact_one_is_not_accepted(problem, clock, monkeypatch):

@@ -24,8 +24,8 @@ from lground.sparse.layers import SparseConv3d, SparseConvTranspose3d
 
 # Between them, their levels have every class of numbers of tiles that scans of 20k to 500k voxels have.
 VOXELS = 133_000, 43_000, 360_000, 90_000, 20_000
-TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "tf32": 1e-3, "float32": 1e-5}  # relative error of a layer
-SLACK = 1.5  # how much larger than the default's an error may be
+TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "tf32": 3e-3, "float32": 1e-5}  # relative error of a layer
+SLACK = 1.5, 3.0  # how much larger than the default's the error may be, and that of the worst number
 GAIN = 0.97  # of the default's time: what is not faster than that is noise
 REPEATS = 6
 
@@ -182,17 +182,22 @@ class Problem:
         epilogue = Epilogue(scale, shift, None if self.add is None else self.add.double(), relu=True)
         return sparse_convolution(x, kernel, self.scene.plain_map(self.layer), epilogue)
 
-    def error(self, config: Config) -> float:
-        """Relative error; infinite where the shape does not run, or gives other bits when it runs again."""
+    def error(self, config: Config) -> tuple[float, float]:
+        """Relative error, and that of the worst number beside the mean one.
+
+        Infinite where the shape does not run, or gives other bits when it runs again.
+        """
         try:
             result, *again = (self(config) for _ in range(3))
         except Exception:  # more of a resource than there is, or what a compiler has against it
-            return torch.inf
+            return torch.inf, torch.inf
         if not all(
             torch.equal(result, other) for other in again
         ):  # nor does what is not a number equal itself
-            return torch.inf
-        return float((result.double() - self.expected).norm() / self.expected.norm())
+            return torch.inf, torch.inf
+        size = self.expected.square().mean().sqrt()
+        off = (result.double() - self.expected).div_(size)
+        return float(off.square().mean().sqrt()), float(off.abs().max())
 
     def candidates(self) -> list[Config]:
         """The default first, then whatever may be faster."""
@@ -245,9 +250,9 @@ def fastest(
     """
     first, *others = candidates
     standard = problem.error(first)
-    if not standard <= TOLERANCE[problem.kind]:
+    if not standard[0] <= TOLERANCE[problem.kind]:
         raise ArithmeticError(
-            f"{problem.layer}, {problem.kind}: {first} has a relative error of {standard:.1e}"
+            f"{problem.layer}, {problem.kind}: {first} has a relative error of {standard[0]:.1e}"
         )
     with ThreadPoolExecutor(workers) as pool:  # compiles what is new, as many at a time as there are cores
         runs = list(pool.map(lambda config: _runs(problem, config), others))
@@ -257,7 +262,8 @@ def fastest(
     for config in sorted(times, key=times.__getitem__):
         if times[config] > GAIN * before:
             break
-        if problem.error(config) <= min(SLACK * standard, TOLERANCE[problem.kind]):
+        errors = zip(problem.error(config), standard, SLACK, strict=True)
+        if all(error <= slack * usual for error, usual, slack in errors):
             best, after = config, times[config]
             break
     return Tuned(problem.layer, problem.kind, problem.number, before, after, best)
@@ -284,6 +290,11 @@ def tune(
                     return
                 problem = Problem(scene, layer, kind)
                 k = key(problem.tiles.volume, layer.in_channels, layer.out_channels, kind, problem.number)
-                if k not in done:
-                    done.add(k)
-                    yield fastest(problem, problem.candidates(), graph_time, workers)
+                if k in done:
+                    continue
+                done.add(k)
+                try:
+                    found = fastest(problem, problem.candidates(), graph_time, workers)
+                except torch.OutOfMemoryError:  # the check in float64 needs more than the layer
+                    continue
+                yield found
