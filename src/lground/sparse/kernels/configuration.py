@@ -1,10 +1,10 @@
 """Which shape of program to use for which layer: what was tuned on this device, else a rule.
 
-The rule was fitted to times measured on an H200 (float16 and TF32, scans of 43 and 133 thousand voxels): over the layers
-of a network it loses one percent to the best candidates there. For other devices it is scaled by the number of
+The rule was fitted to times measured on an H200 (float16 and TF32, scans of 43 and 133 thousand voxels): over the
+layers of a network it loses one percent to the best candidates there. For other devices it is scaled by the number of
 multiprocessors, and its load pipelines are shortened until they fit the shared memory. That the kernel compiles was
-checked for compute capabilities 7.5 (without matrix units), 8.0, 8.6, 9.0, 10.0, 12.0 and for gfx942; its speed on them
-was not measured. `tuning` finds what is better and stores it; nothing is tuned unless asked for.
+checked for compute capabilities 7.5 (without matrix units), 8.0, 8.6, 9.0, 10.0, 12.0 and for gfx942; its speed on
+all but 9.0 was not measured. `tuning` finds what is better and stores it; nothing is tuned unless asked for.
 """
 
 import hashlib
