@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 GRAPHS = 8  # kept per network; scenes of other sizes replace the one unused for longest
 MAX_VOXELS = 4_000_000
 LEVELS = 5
+ROWS = 1.0, 0.32, 0.085, 0.021, 0.005  # of each level per voxel, as surfaces have them
+ROOM = 1.0, 0.4, 0.13, 0.045, 0.018  # for them
 OVERFLOW = 4  # status bit of a pyramid: a level has more voxels than room
 
 
@@ -150,15 +152,26 @@ class Trunk:
                 kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
         return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
 
-    def __call__(self, pyramid: Pyramid, features: Tensor, arrivals: Tensor) -> Tensor:
-        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features."""
+    def __call__(
+        self, pyramid: Pyramid, features: Tensor, arrivals: Tensor, rows: list[int] | None = None
+    ) -> Tensor:
+        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features.
+
+        Args:
+            arrivals: (PROGRAMS,) int32 zeros.
+            rows: how many each level is likely to have; None: its capacity.
+        """
         from lground.sparse.kernels import stem
+        from lground.sparse.kernels.configuration import choose
+        from lground.sparse.kernels.convolution import convolution
+
+        rows = rows or pyramid.caps
 
         def empty(level: int, channels: int) -> Tensor:
             return torch.empty(pyramid.caps[level], channels, dtype=self.dtype, device=features.device)
 
-        def convolve(x, layer, tiles, out, add=None, relu=True, order=None) -> Tensor:
-            config = choose(tiles, *layer.kernel.shape[1:], self.dtype)
+        def convolve(x, layer, level, tiles, out, add=None, relu=True, order=None) -> Tensor:
+            config = choose(tiles, *layer.kernel.shape[1:], self.dtype, rows[level])
             return convolution(
                 x, layer.kernel, tiles, out, config, layer.scale, layer.shift, add, relu,
                 precision=self.precision, arrivals=arrivals, order=order,
@@ -169,14 +182,11 @@ class Trunk:
             for block in blocks:
                 last = block is blocks[-1]
                 width = block.first.kernel.shape[2]
-                y = convolve(x, block.first, tiles, empty(level, width))
+                y = convolve(x, block.first, level, tiles, empty(level, width))
                 add = x if block.shortcut is None else torch.addmm(block.shortcut[1], x, block.shortcut[0])
                 target = out if last and out is not None else empty(level, width)
-                x = convolve(y, block.second, tiles, target, add, block.relu, order if last else None)
+                x = convolve(y, block.second, level, tiles, target, add, block.relu, order if last else None)
             return x
-
-        from lground.sparse.kernels.configuration import choose
-        from lground.sparse.kernels.convolution import convolution
 
         up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
         joined = [empty(level, width) for level, width in enumerate(self.joined_widths)]
@@ -188,10 +198,10 @@ class Trunk:
         )  # fmt: skip
         for level, (down, blocks) in enumerate(self.encoder, start=1):
             tiles = pyramid.tiles_down(level - 1)
-            x = convolve(x, down, tiles, empty(level, down.kernel.shape[2]))
+            x = convolve(x, down, level, tiles, empty(level, down.kernel.shape[2]))
             x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
         for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
-            convolve(x, rise, pyramid.tiles_up(level), joined[level][:, : up[level]])
+            convolve(x, rise, level, pyramid.tiles_up(level), joined[level][:, : up[level]])
             x = run_blocks(joined[level], blocks, level, None, pyramid.order if level == 0 else None)
             joined[level] = None
         return x
@@ -204,13 +214,7 @@ class Plans:
         self.watch = _Watch(network)
         self.trunk = Trunk(network, dtype, precision)
         self.graphs: dict[tuple, _Graph] = {}
-        self.room = [
-            1.0,
-            0.45,
-            0.16,
-            0.06,
-            0.025,
-        ]  # rows of each level per voxel; grows where a scene needs more
+        self.rows, self.room = list(ROWS), list(ROOM)  # both grow where a scene needs more
         self.lock = Lock()
 
     def __call__(self, x: SparseTensor) -> Tensor | object | None:
@@ -229,7 +233,8 @@ class Plans:
                     return result
                 if status != OVERFLOW:
                     return None  # layer by layer, the plain path says what is wrong, or copes with it
-                self.room = [max(old, 1.2 * n / len(x)) for old, n in zip(self.room, rows, strict=True)]
+                self.rows = [n / len(x) for n in rows]
+                self.room = [max(old, 1.2 * n) for old, n in zip(self.room, self.rows, strict=True)]
                 self.graphs.clear()
 
     def _graph(self, features: Tensor) -> _Graph:
@@ -238,7 +243,9 @@ class Plans:
         key = capacity, features.shape[1], features.dtype
         if key not in self.graphs and len(self.graphs) == GRAPHS:
             del self.graphs[next(iter(self.graphs))]
-        self.graphs[key] = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
+        self.graphs[key] = self.graphs.pop(key, None) or _Graph(
+            self.trunk, capacity, self.rows, self.room, features
+        )
         return self.graphs[key]
 
 
@@ -248,11 +255,12 @@ class _Graph:
     Their intermediate results lie in one pool that all graphs of a device share, for only one runs at a time.
     """
 
-    def __init__(self, trunk: Trunk, capacity: int, room: list[float], like: Tensor):
+    def __init__(self, trunk: Trunk, capacity: int, rows: list[float], room: list[float], like: Tensor):
         from lground.sparse.kernels.configuration import PROGRAMS, TILE_ROWS
 
         self.trunk, device = trunk, like.device
         self.caps = [-(-min(capacity, int(capacity * r) + 1) // TILE_ROWS) * TILE_ROWS for r in room]
+        self.rows = [int(capacity * r) for r in rows]
         self.coordinates = torch.zeros(self.caps[0], 4, dtype=torch.int32, device=device)
         self.features = like.new_zeros(self.caps[0], like.shape[1])
         self.number = torch.zeros(1, dtype=torch.int32, device=device)
@@ -298,11 +306,18 @@ class _Graph:
         joined = sum(cap * width for cap, width in zip(self.caps, self.trunk.joined_widths, strict=False))
         return of_maps + self.trunk.dtype.itemsize * (joined + 3 * self.caps[0] * self.trunk.width)
 
+    def _run(self, pyramid: Pyramid) -> Tensor:
+        return self.trunk(pyramid, self.features, self.arrivals, self.rows)
+
     def _capture(self) -> None:
+        from lground.sparse.kernels.launch import compiling
+
         stream = torch.cuda.Stream(self.features.device)
         stream.wait_stream(torch.cuda.current_stream(self.features.device))
         with torch.cuda.stream(stream):
-            self.trunk(self._build(), self.features, self.arrivals)  # compiles what is new
+            with compiling():
+                self._run(self._build())
+            self._run(self._build())  # so that libraries set themselves up
             stream.synchronize()
             torch.cuda.empty_cache()  # what that took is not what the graphs will take
             pool = _pool(self.features.device)
@@ -313,7 +328,7 @@ class _Graph:
                 torch.empty(self._bytes(), dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
             with torch.cuda.graph(self.graphs[1], pool=pool, stream=stream):
-                self.out = self.trunk(pyramid, self.features, self.arrivals)
+                self.out = self._run(pyramid)
         torch.cuda.current_stream(self.features.device).wait_stream(stream)
 
 

@@ -53,7 +53,10 @@ def _sum_parts(parts, part_stride, rows, columns, valid, stride, SPLIT, shape: t
 
 
 @Kernel
-@triton.jit(do_not_specialize=["chunks", "list_stride", "count_stride"])
+@triton.jit(
+    do_not_specialize=["chunks", "list_stride", "count_stride"],
+    do_not_specialize_on_alignment=["counts", "n", "arrivals"],  # read one by one: one kernel for all levels
+)
 def convolve(
     x, w, y, neighbours, offsets, counts, rows, order, n, scale, shift, add, parts, arrivals,
     x_stride, y_stride, add_stride, w_offset, w_in, w_out, tile_stride, slot_stride, list_stride, count_stride,

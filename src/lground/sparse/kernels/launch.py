@@ -1,13 +1,48 @@
-"""Launching a kernel at a fraction of what Triton's own look-up costs the host.
+"""Launching a kernel at a fraction of what Triton's own look-up costs the host, and compiling many at once.
 
 Triton finds the compiled kernel for some arguments in Python, in 30 to 50 us; a training step launches 600.
 What a compiled kernel depends on is little: types, whether pointers and integers are multiples of 16 (wide
 loads), which integers are 1, and the values of constants. A tuple of these is the key of a dictionary here.
+
+A network has some thirty kernels. Compiled one by one, when they are first launched, they take ten seconds;
+`compiling` does it on all cores.
 """
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import repeat
 
 import torch
 import triton
 from torch import Tensor
+
+_WANTED: ContextVar[list | None] = ContextVar("wanted", default=None)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Within it nothing is launched by this thread: what launches ask for is compiled, side by side, by its end.
+
+    So results hold anything, and nothing within may depend on them, indices least of all.
+    """
+    wanted, device = [], torch.cuda.current_device()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        token = _WANTED.set(wanted)
+        try:
+            with triton.AsyncCompileMode(pool):
+                yield
+        finally:
+            _WANTED.reset(token)
+        list(pool.map(_load, dict.fromkeys(wanted), repeat(device)))
+
+
+def _load(kernel, device: int) -> None:
+    """Bring a compiled kernel to the device; Triton 3.6 then builds what passes its arguments, with a C compiler."""
+    with torch.cuda.device(device):
+        _ = (kernel.result() if isinstance(kernel, triton.FutureKernel) else kernel).run
 
 
 def cdiv(a: int, b: int) -> int:
@@ -51,6 +86,10 @@ class Kernel:
         return launch
 
     def _launch(self, grid: tuple[int, ...], arguments: tuple, device: int, options: dict) -> None:
+        wanted = _WANTED.get()
+        if wanted is not None:
+            wanted.append(self.function.run(*arguments, grid=grid, warmup=True, **options))
+            return
         key = device, *options.values(), *[sign(a) for sign, a in zip(self.signs, arguments, strict=True)]
         compiled = self.compiled.get(key)
         if compiled is None:
@@ -81,4 +120,6 @@ def _specialised(argument):
         return argument.dtype, argument.data_ptr() % 16
     if isinstance(argument, int):
         return argument.bit_length() > 31, argument % 16 == 0, argument == 1
+    if isinstance(argument, tuple):
+        return tuple(map(_specialised, argument))
     return argument is None

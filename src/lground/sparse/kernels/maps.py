@@ -14,6 +14,7 @@ Twins: the functions of `lground.sparse.kernels.morton`.
 import triton
 import triton.language as tl
 
+from lground.sparse.kernels.launch import Kernel
 from lground.sparse.kernels.tiles import mask_rank, offset_of_bit, row_key
 
 LEVELS = 5
@@ -38,6 +39,7 @@ def _spread(x):
     return (x | (x << 2)) & 0x1249249249249249
 
 
+@Kernel
 @triton.jit
 def keys_kernel(coordinates, n0, keys, state, capacity, B: tl.constexpr):
     """Morton keys of the caller's rows; fills the constant part of the state."""
@@ -61,6 +63,7 @@ def keys_kernel(coordinates, n0, keys, state, capacity, B: tl.constexpr):
         tl.store(state + EIGHT + 8, 8)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["blocks"])
 def counts_kernel(keys, counts, state, blocks, capacity, B: tl.constexpr):
     """How many cells of levels 1..4 a block of rows opens; duplicates."""
@@ -78,6 +81,7 @@ def counts_kernel(keys, counts, state, blocks, capacity, B: tl.constexpr):
         tl.atomic_add(state + level, count)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["blocks"])
 def tree_kernel(keys, counts, state, parent, child, coarse_keys, total, blocks, caps, B: tl.constexpr):
     """Rows of all levels: their parents, their children, and the codes of the coarsest."""
@@ -118,6 +122,7 @@ def _move(code, axis: tl.constexpr, step):
     return moved, (step == 0) | (x != tl.where(step > 0, AXIS, 0))
 
 
+@Kernel
 @triton.jit
 def search_kernel(keys, table, state, total, base, capacity, B: tl.constexpr):
     """Neighbours on the coarsest level at offset program_id(1), by binary search."""
@@ -144,6 +149,7 @@ def search_kernel(keys, table, state, total, base, capacity, B: tl.constexpr):
     tl.store(table + j * total + base + i, tl.where(met, smaller, -1))
 
 
+@Kernel
 @triton.jit(do_not_specialize=["level"])
 def neighbours_kernel(parent, child, table, row_keys, state, total, base, capacity, level,
                       COARSEST: tl.constexpr, B: tl.constexpr):  # fmt: skip

@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.launch import Kernel
+
 # Key of a row, int32: segment - 4 << 28 | no row << 27 | payload of 27 bits. Segments 0..4 hold the rows of the levels,
 # their payload is the rank of the mask; segments 5..8 those of levels 0..3 as outputs of a transposed convolution,
 # their payload is the octant.
@@ -111,6 +113,7 @@ def _base(lane, caps, LEVELS: tl.constexpr):
     return base
 
 
+@Kernel
 @triton.jit
 def same_kernel(keys, places, table, caller, rows, neighbours, offsets, counts, total, caps,
                 TM: tl.constexpr, CALLER: tl.constexpr):  # fmt: skip
@@ -139,6 +142,7 @@ def same_kernel(keys, places, table, caller, rows, neighbours, offsets, counts, 
     tl.store(neighbours + (tile * 27 + slot) * TM + t[None, :], row, mask=met & (t[None, :] >= 0))
 
 
+@Kernel
 @triton.jit
 def up_kernel(keys, places, parent, caller, rows, neighbours, offsets, counts, total, caps,
               TM: tl.constexpr, CALLER: tl.constexpr):  # fmt: skip
