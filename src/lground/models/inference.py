@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from functools import cache
+from operator import is_
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,8 @@ OVERFLOW = 4  # status bit of a pyramid: a level has more voxels than room
 def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
     """(N, d) features of the voxels of `x`, or None where the layers have to be run one by one.
 
-    That is: with gradients, in training mode, off CUDA, with hooks on layers, in double precision.
+    That is: with gradients, in training mode, off CUDA, with hooks on layers, in double precision, and where no
+    change of the weights would show because they were made in inference mode.
     """
     if torch.is_grad_enabled() or network.training or not _as_given(x):
         return None
@@ -44,18 +45,18 @@ def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
     from lground.sparse.kernels.autograd import TYPES, compute_type, precision
 
     dtype = compute_type(x.features, network.conv0p1s1.kernel)
-    if dtype not in TYPES:
+    if dtype not in TYPES or network.conv0p1s1.kernel.is_inference():
         return None
     key = dtype, precision(dtype), x.features.device
     plans = _PLANS.setdefault(network, {})
     for _ in range(2):
-        if key not in plans:
-            plans[key] = Plans(network, *key)
-        result = plans[key](x)
+        plan = plans.get(key) or plans.setdefault(key, Plans(network, *key))
+        with torch.inference_mode(False), torch.no_grad():  # buffers made in inference mode serve only there
+            result = plan(x)
         if result is not STALE:
-            break
-        del plans[key]
-    return result
+            return result
+        plans.pop(key, None)
+    return None
 
 
 def _as_given(x: SparseTensor) -> bool:
@@ -72,14 +73,22 @@ class _Watch:
 
     def __init__(self, network: nn.Module):
         self.modules = list(network.modules())[1:]
-        self.weights = [*network.parameters(), *network.buffers()]
+        # Not the network itself, which would live as long as its plans, but what it and its modules consist of.
+        self.places = [d for m in network.modules() for d in (m._modules, m._parameters, m._buffers)]
+        self.held = self._held()
+        self.weights = [thing for thing in self.held if isinstance(thing, Tensor)]
         self.seen = self._look()
+
+    def _held(self) -> list[nn.Module | Tensor | None]:
+        return [thing for place in self.places for thing in place.values()]
 
     def _look(self) -> list[int]:
         return [w._version for w in self.weights] + [w.data_ptr() for w in self.weights]
 
     def unchanged(self) -> bool:
-        return self._look() == self.seen
+        held = self._held()
+        same = len(held) == len(self.held) and all(map(is_, held, self.held))
+        return same and self._look() == self.seen
 
     def listened_to(self) -> bool:
         return any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
@@ -215,12 +224,12 @@ class Plans:
         self.trunk = Trunk(network, dtype, precision)
         self.graphs: dict[tuple, _Graph] = {}
         self.rows, self.room = list(ROWS), list(ROOM)  # both grow where a scene needs more
-        self.lock = Lock()
+        self.shared = _shared(device)
 
     def __call__(self, x: SparseTensor) -> Tensor | object | None:
         """Features of the voxels; STALE if the network has changed; None if layers have to be run one by one."""
         coordinates = within_int32(x.coordinate_map.scenes.given)
-        with self.lock:
+        with self.shared.lock:
             while True:
                 graph = self._graph(x.features)
                 result = graph.start(coordinates, x.features)
@@ -266,13 +275,13 @@ class _Graph:
         self.number = torch.zeros(1, dtype=torch.int32, device=device)
         self.state = torch.zeros(8, dtype=torch.int32, pin_memory=True)
         self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
-        self.mapped, self.done = torch.cuda.Event(), torch.cuda.Event()
+        self.shared, self.mapped = _shared(device), torch.cuda.Event()
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
     def start(self, coordinates: Tensor, features: Tensor) -> Tensor:
         """Set the device to work; features (N, d), of no use unless the maps turn out well."""
         stream = torch.cuda.current_stream(features.device)
-        stream.wait_event(self.done)
+        stream.wait_event(self.shared.done)
         self.coordinates[: len(coordinates)].copy_(coordinates)
         self.features[: len(features)].copy_(features)
         self.number.fill_(len(features))
@@ -283,7 +292,7 @@ class _Graph:
         self.mapped.record(stream)
         layers.replay()
         result = self.out[: len(features)].clone()
-        self.done.record(stream)
+        self.shared.done.record(stream)
         return result
 
     def found(self) -> tuple[int, list[int]]:
@@ -320,19 +329,30 @@ class _Graph:
             self._run(self._build())  # so that libraries set themselves up
             stream.synchronize()
             torch.cuda.empty_cache()  # what that took is not what the graphs will take
-            pool = _pool(self.features.device)
-            for _ in range(2):
-                self.graphs.append(torch.cuda.CUDAGraph())
-            with torch.cuda.graph(self.graphs[0], pool=pool, stream=stream):
+            # Other threads may go on using the device meanwhile, as those that load data do.
+            options = {"pool": self.shared.pool, "stream": stream, "capture_error_mode": "thread_local"}
+            maps, layers = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(maps, **options):
                 # One piece of memory to cut all others from; pieces one by one would take half as much again.
                 torch.empty(self._bytes(), dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
-            with torch.cuda.graph(self.graphs[1], pool=pool, stream=stream):
+            with torch.cuda.graph(layers, **options):
                 self.out = self._run(pyramid)
+            self.graphs = [maps, layers]
         torch.cuda.current_stream(self.features.device).wait_stream(stream)
 
 
-@cache
-def _pool(device: torch.device) -> tuple[int, int]:
-    with torch.cuda.device(device):
-        return torch.cuda.graph_pool_handle()
+class _Shared:
+    """What all graphs of a device share, whatever their network: memory, and so their turn on the device."""
+
+    def __init__(self, device: torch.device):
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+        self.lock, self.done = Lock(), torch.cuda.Event()
+
+
+_SHARED: dict[torch.device, _Shared] = {}
+
+
+def _shared(device: torch.device) -> _Shared:
+    return _SHARED.get(device) or _SHARED.setdefault(device, _Shared(device))
