@@ -12,12 +12,18 @@ import pytest
 import torch
 
 from lground import models
-from lground.cli import main
 from lground.errors import InputError
 from lground.models import build, load_into, load_model, read_checkpoint
 from lground.sparse import SparseTensor
 
 NAME = "Res16UNet14A"
+
+
+def main(arguments: list[str]) -> int:
+    """The command line, which tests of the engine do without."""
+    from lground.cli import main
+
+    return main(arguments)
 
 
 @pytest.fixture(scope="module")
