@@ -195,11 +195,16 @@ def graphs(replays):
 
 
 @gpu
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", ["Res16UNet14A", "insseg_Res16UNet14A", "Res16UNet34C", "Res16UNet34Dv2"])
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        *(("Res16UNet34C", dtype) for dtype in TOLERANCE),
+        ("insseg_Res16UNet14A", torch.float16),
+        ("Res16UNet14D", torch.float16),
+        ("Res16UNet34Dv2", torch.float16),
+    ],
+)
 def test_variants(name, dtype, scan, device, graphs):
-    if dtype == torch.bfloat16 and name != "Res16UNet34C":
-        pytest.skip("one network of this type will do")
     net = fresh(lambda: build(name, out_channels=20), device)
     rows = scan(20_000, scenes=2)
     with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):

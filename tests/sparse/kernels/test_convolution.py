@@ -13,18 +13,22 @@ from lground.sparse.kernels.pyramid import Pyramid
 from lground.sparse.kernels.tiles import Tiles
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3, "tf32": 1e-3}
-# Tiles, and so splits, few and many.
-SIZES = [110, pytest.param(40_000, marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(scope="module", params=SIZES)
-def maps(request, scan, build) -> Pyramid:
-    return build(scan(request.param), tile_rows=TILE_ROWS)
 
 
 @pytest.fixture(scope="module")
 def small(scan, build) -> Pyramid:
     return build(scan(110), tile_rows=TILE_ROWS)
+
+
+@pytest.fixture(scope="module")
+def large(scan, build) -> Pyramid:
+    return build(scan(40_000), tile_rows=TILE_ROWS)
+
+
+@pytest.fixture(params=["small", pytest.param("large", marks=pytest.mark.gpu)])
+def maps(request) -> Pyramid:
+    """With few tiles, whose walks are split, or many."""
+    return request.getfixturevalue(request.param)
 
 
 def tiles_and_twin(pyramid: Pyramid, kind: str, level: int = 0) -> tuple[Tiles, KernelMap]:
@@ -79,27 +83,34 @@ WIDTHS = [(16, 16), (32, 32), (48, 32), (64, 64), (96, 96), (128, 128), (256, 96
 WIDTHS += [(32, 192), (192, 32), (64, 384), (384, 64)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("c_in, c_out", WIDTHS)
-def test_widths(maps, c_in, c_out, dtype):
-    tiles, twin = tiles_and_twin(maps, "same")
+def check_widths(pyramid: Pyramid, c_in: int, c_out: int, dtype) -> None:
+    tiles, twin = tiles_and_twin(pyramid, "same")
     x, kernel = operands(twin, c_in, c_out, dtype)
-    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel))
+    precision = "ieee"
+    if dtype == "tf32":  # the tf32 matrix unit wants input channels side by side
+        kernel, precision = kernel.transpose(1, 2).contiguous().transpose(1, 2), "tf32"
+    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel), precision=precision)
     assert_close(out[: twin.output_rows], expected(x, kernel, twin), TOLERANCE[dtype])
     assert (out[twin.output_rows :] == 7).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("c_in, c_out", WIDTHS)
+def test_widths(small, c_in, c_out, dtype):
+    check_widths(small, c_in, c_out, dtype)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.bfloat16, "tf32"])
+@pytest.mark.parametrize("c_in, c_out", WIDTHS)
+def test_widths_at_a_large_level(large, c_in, c_out):
+    check_widths(large, c_in, c_out, torch.float16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, "tf32"])
 @pytest.mark.parametrize("c_in, c_out", [(32, 32), (128, 96)])
-def test_types_that_the_interpreter_lacks(maps, c_in, c_out, dtype):
-    tiles, twin = tiles_and_twin(maps, "same")
-    x, kernel = operands(twin, c_in, c_out, dtype)
-    if dtype == "tf32":  # the tf32 matrix unit wants input channels side by side
-        kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
-    precision = "tf32" if dtype == "tf32" else "ieee"
-    out = convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel), precision=precision)
-    assert_close(out[: twin.output_rows], expected(x, kernel, twin), TOLERANCE[dtype])
+def test_types_at_a_large_level(large, c_in, c_out, dtype):
+    check_widths(large, c_in, c_out, dtype)
 
 
 @pytest.mark.parametrize("c_in, c_out", [(32, 32), (128, 96)])
