@@ -181,9 +181,9 @@ def test_epilogues(small, scale, shift, add, relu, splits):
 
 
 @pytest.mark.parametrize("splits", [1, 2])
-def test_what_is_not_a_number_stays_so(small, splits):
+def test_what_is_not_a_number_stays_so(maps, splits):
     """A ReLU hides no NaN, and only the rows that meet one have it."""
-    tiles, twin = tiles_and_twin(small, "same")
+    tiles, twin = tiles_and_twin(maps, "same")
     x, kernel = operands(twin, 32, 32)
     x[17, 3] = torch.nan
     out = convolution(x, kernel, tiles, empty(tiles, kernel), Config(32, 32, 4, 2, splits), relu=True)[
