@@ -228,8 +228,7 @@ def test_half_precision_errs_no_more_than_plain_pytorch(net, dtype, scan, graphs
             1 - torch.cosine_similarity(t.double().flatten(), c.flatten(), 0) for t in (a, b)
         )
         assert angle <= 2 * usual_angle
-        noise = (b - c).std() / c.numel() ** 0.5
-        assert (a - c).mean().abs() <= 2 * (b - c).mean().abs() + 6 * noise
+        assert (a - c).mean().abs() <= 0.05 * (a - c).std()  # the error has no preferred sign
 
 
 @gpu

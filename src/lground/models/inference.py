@@ -124,9 +124,9 @@ class Trunk:
         from lground.sparse.kernels import stem
 
         self.dtype, self.precision = dtype, precision
-        kernel = network.conv0p1s1.kernel.detach()
+        kernel = network.conv0p1s1.kernel.detach().to(dtype)
         self.in_channels, self.window = kernel.shape[1], round(len(kernel) ** (1 / 3))
-        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(kernel.to(dtype)))
+        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(self._nearest(kernel)))
         self.encoder = [self._stage(network, *names) for names in ENCODER]
         self.decoder = [self._stage(network, *names) for names in DECODER]
         self.width = network.feature_channels
@@ -156,10 +156,16 @@ class Trunk:
     def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
         scale, shift = fold(norm.bn, conv.bias)
         if kernel is None:
-            kernel = conv.kernel.detach().to(self.dtype)
-            if self.precision == "tf32":  # the tf32 matrix unit wants input channels side by side
+            kernel = self._nearest(conv.kernel.detach().to(self.dtype))
+            if self.precision == "tf32":  # its unit wants input channels side by side
                 kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
         return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
+
+    def _nearest(self, kernel: Tensor) -> Tensor:
+        """The matrices as they are multiplied. The TF32 unit cuts significands off: better they are rounded."""
+        if self.precision != "tf32":
+            return kernel
+        return ((kernel.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
     def __call__(
         self, pyramid: Pyramid, features: Tensor, arrivals: Tensor, rows: list[int] | None = None
@@ -184,6 +190,7 @@ class Trunk:
             return convolution(
                 x, layer.kernel, tiles, out, config, layer.scale, layer.shift, add, relu,
                 precision=self.precision, arrivals=arrivals, order=order,
+                round_result=self.precision == "tf32" and order is None,
             )  # fmt: skip
 
         def run_blocks(x, blocks, level, out, order=None) -> Tensor:
@@ -203,7 +210,7 @@ class Trunk:
         sorted_features = stem.sort_features(features, pyramid, self.dtype)
         stem.stem_convolution(
             sorted_features, self.stem.kernel, pyramid, self.window, x, None, self.stem.scale, self.stem.shift,
-            relu=True, precision=self.precision,
+            relu=True, precision=self.precision, round_result=self.precision == "tf32",
         )  # fmt: skip
         for level, (down, blocks) in enumerate(self.encoder, start=1):
             tiles = pyramid.tiles_down(level - 1)
@@ -223,7 +230,7 @@ class Plans:
         self.watch = _Watch(network)
         self.trunk = Trunk(network, dtype, precision)
         self.graphs: dict[tuple, _Graph] = {}
-        self.rows, self.room = list(ROWS), list(ROOM)  # both grow where a scene needs more
+        self.room = list(ROOM)  # grows where a scene needs more
         self.shared = _shared(device)
 
     def __call__(self, x: SparseTensor) -> Tensor | object | None:
@@ -242,8 +249,7 @@ class Plans:
                     return result
                 if status != OVERFLOW:
                     return None  # layer by layer, the plain path says what is wrong, or copes with it
-                self.rows = [n / len(x) for n in rows]
-                self.room = [max(old, 1.2 * n) for old, n in zip(self.room, self.rows, strict=True)]
+                self.room = [max(old, 1.2 * n / len(x)) for old, n in zip(self.room, rows, strict=True)]
                 self.graphs.clear()
 
     def _graph(self, features: Tensor) -> _Graph:
@@ -252,9 +258,7 @@ class Plans:
         key = capacity, features.shape[1], features.dtype
         if key not in self.graphs and len(self.graphs) == GRAPHS:
             del self.graphs[next(iter(self.graphs))]
-        self.graphs[key] = self.graphs.pop(key, None) or _Graph(
-            self.trunk, capacity, self.rows, self.room, features
-        )
+        self.graphs[key] = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
         return self.graphs[key]
 
 
@@ -264,12 +268,13 @@ class _Graph:
     Their intermediate results lie in one pool that all graphs of a device share, for only one runs at a time.
     """
 
-    def __init__(self, trunk: Trunk, capacity: int, rows: list[float], room: list[float], like: Tensor):
+    def __init__(self, trunk: Trunk, capacity: int, room: list[float], like: Tensor):
         from lground.sparse.kernels.configuration import PROGRAMS, TILE_ROWS
 
         self.trunk, device = trunk, like.device
         self.caps = [-(-min(capacity, int(capacity * r) + 1) // TILE_ROWS) * TILE_ROWS for r in room]
-        self.rows = [int(capacity * r) for r in rows]
+        # Shapes of programs, and with them the order of sums, follow the capacity alone: not what came before.
+        self.rows = [int(capacity * r) for r in ROWS]
         self.coordinates = torch.zeros(self.caps[0], 4, dtype=torch.int32, device=device)
         self.features = like.new_zeros(self.caps[0], like.shape[1])
         self.number = torch.zeros(1, dtype=torch.int32, device=device)

@@ -92,7 +92,9 @@ def normalize(
     features: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm, add: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """`relu(norm(features) + add)`, (N, C), differentiable; ReLU and the residual `add` (N, C) if wanted."""
-    if type(norm) is nn.BatchNorm1d and features.dtype != torch.float64 and takes_over(features.device):
+    heard = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks
+    ours = type(norm) is nn.BatchNorm1d and not heard and features.dtype != torch.float64
+    if ours and takes_over(features.device):
         from lground.sparse.kernels.normalization import batch_norm
 
         return batch_norm(features, norm, add, relu)

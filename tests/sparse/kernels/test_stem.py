@@ -7,7 +7,9 @@ from lground.sparse import KernelMap, SparseTensor, functional
 from lground.sparse.kernels import stem
 from lground.sparse.kernels.pyramid import Pyramid
 
-TOLERANCE = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3, "tf32": 1e-3}
+# A sum of n float32 terms, one by one, is off by about 2^-24 sqrt(n); TF32 cuts significands off after 10 bits.
+ROUNDING = 2**-24 * (40_000) ** 0.5
+TOLERANCE = {torch.float32: ROUNDING, torch.float16: 6e-4, torch.bfloat16: 5e-3, "tf32": 3e-3}
 SIZES = [110, pytest.param(40_000, marks=pytest.mark.gpu)]
 windows = pytest.mark.parametrize("window", [3, 5])
 
@@ -99,7 +101,7 @@ def test_result_and_weight_gradient(voxels, pyramid, plain_maps, window, channel
     runs = [
         stem.stem_gradient(features, g, pyramid, window, channels, pyramid.order, precision) for _ in range(2)
     ]
-    assert_close(runs[0], wide.grad, 1e-3 if dtype == "tf32" else 1e-6)  # of halves, products are exact
+    assert_close(runs[0], wide.grad, 3e-3 if dtype == "tf32" else ROUNDING)  # of halves, products are exact
     assert runs[0].equal(runs[1])
 
 
@@ -113,7 +115,7 @@ def test_on_any_voxels(build, device):
             x, kernel, _ = operands(voxels, window, 3, 32, torch.float32)
             wanted = functional.sparse_convolution(x.double(), kernel.double(), plain_map(voxels, window))
             found = convolve(x, kernel, pyramid, window, rows=pyramid.order)
-            assert_close(found[: len(rows)], wanted, 1e-6)
+            assert_close(found[: len(rows)], wanted, ROUNDING)
 
 
 @windows
@@ -123,7 +125,7 @@ def test_epilogue_and_wider_result(voxels, pyramid, window):
     n = len(voxels)
     plain = convolve(x, kernel, pyramid, window)[:n]
     found = convolve(x, kernel, pyramid, window, scale=scale, shift=shift, relu=True)[:n]
-    assert_close(found, (plain.double() * scale + shift).relu(), 1e-6)
+    assert_close(found, (plain.double() * scale + shift).relu(), ROUNDING)
     wide = torch.full((n, 96), 7.0, device=x.device)
     features, weights = stem.sort_features(x, pyramid, kernel.dtype), stem.lay_out_weights(kernel)
     stem.stem_convolution(features, weights, pyramid, window, wide[:, 32:64], None)

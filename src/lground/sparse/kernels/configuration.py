@@ -24,7 +24,7 @@ from lground.sparse.kernels.convolution import Config
 from lground.sparse.kernels.tiles import Tiles
 
 TILE_ROWS = 64
-PROGRAMS = 2048  # tiles x column ranges of a layer that is split, at most: each has a counter of arrivals
+PROGRAMS = 1 << 16  # tiles x column ranges of a layer that is split, at most: each has a counter of arrivals
 MAX_SPLITS = 8
 STAGES = range(2, 7)
 

@@ -25,9 +25,15 @@ from lground.sparse.kernels.tiles import Tiles
 
 
 @triton.jit
-def _finish(
-    acc, columns, rows, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU: tl.constexpr
-):
+def round_to_tf32(x):
+    """The nearest float32 that has the short significand of TF32; what is not a number stays so."""
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
+def _finish(acc, columns, rows, out_rows, valid, y, y_stride, scale, shift, add, add_stride,
+            RELU: tl.constexpr, ROUND: tl.constexpr):  # fmt: skip
     """`relu(acc * scale + shift + add[rows])`, written to `out_rows` of y."""
     if scale is not None:
         acc = acc * tl.load(scale + columns)[None, :]
@@ -38,6 +44,8 @@ def _finish(
         acc = acc + tl.load(at, mask=valid[:, None], other=0.0).to(tl.float32)
     if RELU:
         acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    if ROUND:
+        acc = round_to_tf32(acc)
     at = y + out_rows[:, None] * y_stride + columns[None, :]
     tl.store(at, acc.to(y.type.element_ty), mask=valid[:, None])
 
@@ -62,7 +70,7 @@ def convolve(
     x_stride, y_stride, add_stride, w_offset, w_in, w_out, tile_stride, slot_stride, list_stride, count_stride,
     chunks, part_stride, out_channels,
     TM: tl.constexpr, BN: tl.constexpr, BN2: tl.constexpr, BK: tl.constexpr, RELU: tl.constexpr,
-    PRECISION: tl.constexpr,
+    ROUND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles, output channels / (BN + BN2), splits). BN2: what a power of two lacks (96 = 64 + 32)."""
     tile = tl.program_id(0)
@@ -117,9 +125,11 @@ def convolve(
     out_rows = lanes
     if order is not None:
         out_rows = tl.load(order + lanes, mask=valid, other=0)
-    _finish(acc, columns, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU)
+    _finish(acc, columns, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND)
     if BN2 > 0:
-        _finish(acc2, columns2, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU)
+        _finish(
+            acc2, columns2, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND
+        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ def convolution(
     precision: str = "ieee",
     arrivals: Tensor | None = None,
     order: Tensor | None = None,
+    round_result: bool = False,
 ) -> Tensor:
     """`out[order] = relu(conv(x) * scale + shift + add)`.
 
@@ -173,6 +184,8 @@ def convolution(
         precision: "ieee", "tf32" or "tf32x3" of float32 products.
         arrivals: (at least tiles x programs along the columns,) int32 zeros, left as zeros; made when None.
         order: (N_out,) int64 where each row of the result goes in `out`; None leaves it in its place.
+        round_result: round to the nearest TF32 number. The TF32 unit cuts off what it does not take of an operand;
+            what is written to be multiplied next is better rounded before.
     """
     _, in_channels, out_channels = kernel.shape
     splits, capacity = config.splits, tiles.capacity
@@ -193,7 +206,7 @@ def convolution(
         -w_offset if mirrored else w_offset, w_in, w_out,
         tiles.tile_stride, tiles.slot_stride, tiles.list_stride, tiles.count_stride,
         in_channels // config.depth, capacity * out_channels, out_channels,
-        tiles.tile_rows, columns, more, config.depth, relu, precision,
+        tiles.tile_rows, columns, more, config.depth, relu, round_result, precision,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
     return out

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.convolution import round_to_tf32
 from lground.sparse.kernels.launch import Kernel, cdiv
 from lground.sparse.kernels.pyramid import Pyramid
 
@@ -53,8 +54,8 @@ def gather_padded(x, order, out, n, x_stride, channels, PAD: tl.constexpr, ROWS:
 @Kernel
 @triton.jit
 def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_stride, total, RELU: tl.constexpr,
-                  SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
-                  PRECISION: tl.constexpr):  # fmt: skip
+                  ROUND: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr,
+                  STEP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     number = tl.load(n)
     if tl.program_id(0) * ROWS >= number:
@@ -73,6 +74,8 @@ def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_strid
         acc = acc + tl.load(shift + columns)[None, :]
     if RELU:
         acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    if ROUND:
+        acc = round_to_tf32(acc)
     row = i.to(tl.int64)
     if rows is not None:
         row = tl.load(rows + i, mask=valid, other=0)
@@ -140,6 +143,7 @@ def stem_convolution(
     shift: Tensor | None = None,
     relu: bool = False,
     precision: str = "ieee",
+    round_result: bool = False,
 ) -> Tensor:
     """`out[rows] = relu(conv(x) * scale + shift)` at level 0.
 
@@ -147,12 +151,13 @@ def stem_convolution(
         x: from `sort_features`. weights: from `lay_out_weights`, of the same dtype.
         window: 3 or 5.
         out: (N, Cout). rows: (N,) int64 where each sorted row goes; None leaves them sorted.
+        round_result: round to the nearest TF32 number, as `convolution` does.
     """
     base, block = pyramid.base[1], 64
     convolve_stem[(cdiv(pyramid.caps[0], block),)](
         x, weights, out, rows, pyramid.parent, pyramid.table[:, base:], pyramid.child[:, base:], pyramid.n, scale,
-        shift, out.stride(0), pyramid.total, relu, window, x.shape[1], weights.shape[1], block, STEP, precision,
-        num_warps=4, num_stages=2,
+        shift, out.stride(0), pyramid.total, relu, round_result, window, x.shape[1], weights.shape[1], block, STEP,
+        precision, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
