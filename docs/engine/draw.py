@@ -20,13 +20,14 @@ from lground.files import atomic_file
 from lground.report import render_points
 from lground.sparse import SparseTensor
 from lground.sparse.kernel_map import kernel_offsets
+from lground.sparse.kernels.configuration import TILE_ROWS, Chip, default
+from lground.sparse.kernels.weight_gradient import SHARES
 from lground.synth import make_scene
 
 HERE = Path(__file__).parent
 VOXEL = 0.02  # metres
-TILE_ROWS = 64
-PROGRAMS, MAX_SPLITS = 528, 8  # what fills a large GPU; programs that share a tile at most
-SHARE = 4096  # pairs of a weight gradient that one program sums
+WIDTHS = 96, 96, 128, 256, 256  # channels of most layers of Res16UNet34C on each level
+SHARE = SHARES[1]  # pairs of a weight gradient that one program sums
 OFFSETS = np.array(kernel_offsets((3, 3, 3)))
 STEPS = np.abs(OFFSETS).sum(1)  # 0 itself, 1 faces, 2 edges, 3 corners
 # Bit b of a mask is offset ORDER[b]: from the commonest to the rarest.
@@ -257,19 +258,24 @@ def draw_work(levels: list[Level]) -> None:
     figure = Figure(figsize=(12, 4.2), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     tiles = np.array([-(-len(level.cells) // TILE_ROWS) for level in levels])
-    splits = 2 ** np.log2(np.clip(PROGRAMS // tiles, 1, MAX_SPLITS)).astype(int)
+    shapes = [default(Chip(), 27, w, w, torch.float16, int(n)) for w, n in zip(WIDTHS, tiles, strict=True)]
+    ranges = np.array([width // shape.columns for width, shape in zip(WIDTHS, shapes, strict=True)])
+    splits = np.array([shape.splits for shape in shapes])
     place = np.arange(len(levels))
     for shift, heights, colour, label in (
         (-0.2, tiles, "0.7", f"tiles of {TILE_ROWS} rows"),
-        (0.2, tiles * splits, BLUE, "programs, when several walk a part of the list each"),
+        (0.2, tiles * ranges * splits, BLUE, "programs: columns and the walk along the list are shared out"),
     ):
         left.bar(place + shift, heights, 0.4, color=colour, label=label)
         for x, height in zip(place + shift, heights, strict=True):
             left.text(x, height * 1.08, f"{height}", ha="center", fontsize=8)
-    left.axhline(PROGRAMS, color=ORANGE, ls="--", lw=1, label="what fills a large GPU")
-    names = [f"stride {1 << x}\n{split} per tile" for x, split in zip(place, splits, strict=True)]
+    left.axhline(Chip().multiprocessors, color=ORANGE, ls="--", lw=1, label="multiprocessors of an H200")
+    names = [
+        f"stride {1 << x}\n{w} wide\n{r} x {split}"
+        for x, w, r, split in zip(place, WIDTHS, ranges, splits, strict=True)
+    ]
     left.set_xticks(place, names)
-    left.set(yscale="log", ylim=(5, 9000), title="Split-K: coarse levels have too few tiles")
+    left.set(yscale="log", ylim=(5, 30000), title="Split-K: coarse levels have too few tiles")
     left.legend(frameon=False, fontsize=9, loc="upper right")
     pairs = levels[0].met.sum(0)
     kinds = zip(("self", "faces", "edges", "corners"), (DARK, BLUE, GREEN, ORANGE), strict=True)
