@@ -168,11 +168,17 @@ class Trunk:
         return ((kernel.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
     def __call__(
-        self, pyramid: Pyramid, features: Tensor, arrivals: Tensor, rows: list[int] | None = None
+        self,
+        pyramid: Pyramid,
+        features: Tensor,
+        arrivals: Tensor,
+        rows: list[int] | None = None,
+        result: Tensor | None = None,
     ) -> Tensor:
         """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features.
 
         Args:
+            result: where to write them.
             arrivals: (PROGRAMS,) int32 zeros.
             rows: how many each level is likely to have; None: its capacity.
         """
@@ -218,7 +224,8 @@ class Trunk:
             x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
         for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
             convolve(x, rise, level, pyramid.tiles_up(level), joined[level][:, : up[level]])
-            x = run_blocks(joined[level], blocks, level, None, pyramid.order if level == 0 else None)
+            last = (None, None) if level else (result, pyramid.order)
+            x = run_blocks(joined[level], blocks, level, *last)
             joined[level] = None
         return x
 
@@ -279,6 +286,7 @@ class _Graph:
         self.features = like.new_zeros(self.caps[0], like.shape[1])
         self.number = torch.zeros(1, dtype=torch.int32, device=device)
         self.state = torch.zeros(8, dtype=torch.int32, pin_memory=True)
+        self.out = torch.zeros(self.caps[0], trunk.width, dtype=trunk.dtype, device=device)
         self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
         self.shared, self.mapped = _shared(device), torch.cuda.Event()
         self.graphs: list[torch.cuda.CUDAGraph] = []
@@ -312,16 +320,19 @@ class _Graph:
 
         pyramid = Pyramid.build(self.coordinates, self.number, self.caps, tile_rows=TILE_ROWS)
         self.state.copy_(pyramid.n, non_blocking=True)
+        pyramid.slim()
         return pyramid
 
     def _bytes(self) -> int:
-        """What maps and layers need at once, about."""
-        of_maps = 4 * 80 * sum(self.caps)
+        """What maps and layers need at once, about; few sizes, so that graphs take turns on one piece."""
+        of_maps = 4 * 60 * sum(self.caps)
         joined = sum(cap * width for cap, width in zip(self.caps, self.trunk.joined_widths, strict=False))
-        return of_maps + self.trunk.dtype.itemsize * (joined + 3 * self.caps[0] * self.trunk.width)
+        wanted = of_maps + self.trunk.dtype.itemsize * (joined + 3 * self.caps[0] * self.trunk.width)
+        step = 1 << max(21, wanted.bit_length() - 4)
+        return -(-wanted // step) * step
 
-    def _run(self, pyramid: Pyramid) -> Tensor:
-        return self.trunk(pyramid, self.features, self.arrivals, self.rows)
+    def _run(self, pyramid: Pyramid) -> None:
+        self.trunk(pyramid, self.features, self.arrivals, self.rows, self.out)
 
     def _capture(self) -> None:
         from lground.sparse.kernels.launch import compiling
@@ -342,7 +353,7 @@ class _Graph:
                 torch.empty(self._bytes(), dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
             with torch.cuda.graph(layers, **options):
-                self.out = self._run(pyramid)
+                self._run(pyramid)
             self.graphs = [maps, layers]
         torch.cuda.current_stream(self.features.device).wait_stream(stream)
 

@@ -140,6 +140,16 @@ class Pyramid:
         return sum(self.caps)
 
     @cached_property
+    def stem_table(self) -> Tensor:
+        """(27, caps[1]) int32: the table of level 1, through which the stem finds its neighbours."""
+        return self.table[:, self.base[1] : self.base[1] + self.caps[1]]
+
+    def slim(self) -> None:
+        """Forget what inference does not read: the neighbour tables, but for the stem's."""
+        self.stem_table = self.stem_table.contiguous()
+        self.table = None
+
+    @cached_property
     def _host(self) -> list[int]:
         return self.state.tolist()
 

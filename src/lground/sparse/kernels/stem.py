@@ -22,18 +22,19 @@ STEP = 64  # offsets x padded channels of one product
 
 
 @triton.jit
-def _side_by_side(x, table, child, parent, octant, valid, step, total, SIZE: tl.constexpr, PAD: tl.constexpr,
-                  ROWS: tl.constexpr, STEP: tl.constexpr):  # fmt: skip
+def _side_by_side(x, table, child, t_stride, c_stride, family, valid, step,
+                  SIZE: tl.constexpr, PAD: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr):  # fmt: skip
     """(ROWS, STEP): the features of STEP / PAD window offsets of each row, zeros where no voxel is."""
+    parent, octant = family >> 3, family & 7
     o = step * (STEP // PAD) + tl.arange(0, STEP // PAD)
     ux = (octant & 1)[:, None] + (o % SIZE - SIZE // 2)[None, :]
     uy = (octant >> 1 & 1)[:, None] + (o // SIZE % SIZE - SIZE // 2)[None, :]
     uz = (octant >> 2)[:, None] + (o // (SIZE * SIZE) - SIZE // 2)[None, :]
     offset = (ux >> 1) + 1 + 3 * ((uy >> 1) + 1) + 9 * ((uz >> 1) + 1)
     inside = valid[:, None] & (o < SIZE * SIZE * SIZE)[None, :]
-    cell = tl.load(table + offset * total + parent[:, None], mask=inside, other=-1)
+    cell = tl.load(table + offset * t_stride + parent[:, None], mask=inside, other=-1)
     corner = (ux & 1) + 2 * (uy & 1) + 4 * (uz & 1)
-    row = tl.load(child + corner * total + cell, mask=cell >= 0, other=-1)
+    row = tl.load(child + corner * c_stride + cell, mask=cell >= 0, other=-1)
     at = x + row[:, :, None] * PAD + tl.arange(0, PAD)[None, None, :]
     return tl.reshape(tl.load(at, mask=(row >= 0)[:, :, None], other=0.0), (ROWS, STEP))
 
@@ -53,9 +54,9 @@ def gather_padded(x, order, out, n, x_stride, channels, PAD: tl.constexpr, ROWS:
 
 @Kernel
 @triton.jit
-def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_stride, total, RELU: tl.constexpr,
-                  ROUND: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr,
-                  STEP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_stride, t_stride, c_stride,
+                  RELU: tl.constexpr, ROUND: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr,
+                  ROWS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     number = tl.load(n)
     if tl.program_id(0) * ROWS >= number:
@@ -66,7 +67,7 @@ def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_strid
     weights = w + tl.arange(0, STEP)[:, None] * CO + columns[None, :]
     acc = tl.zeros((ROWS, CO), tl.float32)
     for step in range((SIZE * SIZE * SIZE * PAD + STEP - 1) // STEP):
-        a = _side_by_side(x, table, child, parent >> 3, parent & 7, valid, step, total, SIZE, PAD, ROWS, STEP)
+        a = _side_by_side(x, table, child, t_stride, c_stride, parent, valid, step, SIZE, PAD, ROWS, STEP)
         acc = tl.dot(a, tl.load(weights + step * STEP * CO), acc, input_precision=PRECISION)
     if scale is not None:
         acc = acc * tl.load(scale + columns)[None, :]
@@ -84,9 +85,9 @@ def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_strid
 
 @Kernel
 @triton.jit
-def stem_weight_gradient(x, g, parts, rows, parents, table, child, n, g_stride, total, SIZE: tl.constexpr,
-                         PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
-                         PRECISION: tl.constexpr):  # fmt: skip
+def stem_weight_gradient(x, g, parts, rows, parents, table, child, n, g_stride, t_stride, c_stride,
+                         SIZE: tl.constexpr, PAD: tl.constexpr, CO: tl.constexpr, ROWS: tl.constexpr,
+                         STEP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Grid: (chunks of rows, steps). Each program sums its chunk; `parts` is (chunks, steps * STEP, CO)."""
     number = tl.load(n)
     blocks = tl.cdiv(tl.cdiv(number, ROWS), tl.num_programs(0))
@@ -97,7 +98,7 @@ def stem_weight_gradient(x, g, parts, rows, parents, table, child, n, g_stride, 
         i = block * ROWS + tl.arange(0, ROWS)
         valid = i < number
         parent = tl.load(parents + i, mask=valid, other=0)
-        a = _side_by_side(x, table, child, parent >> 3, parent & 7, valid, step, total, SIZE, PAD, ROWS, STEP)
+        a = _side_by_side(x, table, child, t_stride, c_stride, parent, valid, step, SIZE, PAD, ROWS, STEP)
         row = tl.load(rows + i, mask=valid, other=0)
         b = tl.load(g + row[:, None] * g_stride + columns[None, :], mask=valid[:, None], other=0.0)
         acc = tl.dot(tl.trans(a), b, acc, input_precision=PRECISION)
@@ -153,11 +154,11 @@ def stem_convolution(
         out: (N, Cout). rows: (N,) int64 where each sorted row goes; None leaves them sorted.
         round_result: round to the nearest TF32 number, as `convolution` does.
     """
-    base, block = pyramid.base[1], 64
+    block, table, child = 64, pyramid.stem_table, pyramid.child[:, pyramid.base[1] :]
     convolve_stem[(cdiv(pyramid.caps[0], block),)](
-        x, weights, out, rows, pyramid.parent, pyramid.table[:, base:], pyramid.child[:, base:], pyramid.n, scale,
-        shift, out.stride(0), pyramid.total, relu, round_result, window, x.shape[1], weights.shape[1], block, STEP,
-        precision, num_warps=4, num_stages=2,
+        x, weights, out, rows, pyramid.parent, table, child, pyramid.n, scale, shift,
+        out.stride(0), table.stride(0), child.stride(0), relu, round_result, window, x.shape[1], weights.shape[1],
+        block, STEP, precision, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
@@ -166,12 +167,14 @@ def stem_gradient(
     x: Tensor, gradient: Tensor, pyramid: Pyramid, window: int, channels: int, rows: Tensor, precision: str
 ) -> Tensor:
     """(K, channels, Cout) float32: gradient of the matrices, from `sort_features` and (N, Cout) at `rows`."""
-    pad, width, base = x.shape[1], gradient.shape[1], pyramid.base[1]
+    pad, width = x.shape[1], gradient.shape[1]
+    table, child = pyramid.stem_table, pyramid.child[:, pyramid.base[1] :]
     steps = cdiv(window**3 * pad, STEP)
     chunks = min(128, cdiv(pyramid.caps[0], 1024))
     parts = torch.empty(chunks, steps * STEP, width, dtype=torch.float32, device=x.device)
     stem_weight_gradient[(chunks, steps)](
-        x, gradient, parts, rows, pyramid.parent, pyramid.table[:, base:], pyramid.child[:, base:], pyramid.n,
-        gradient.stride(0), pyramid.total, window, pad, width, 64, STEP, precision, num_warps=4, num_stages=2,
+        x, gradient, parts, rows, pyramid.parent, table, child, pyramid.n,
+        gradient.stride(0), table.stride(0), child.stride(0), window, pad, width, 64, STEP, precision,
+        num_warps=4, num_stages=2,
     )  # fmt: skip
     return parts.sum(0).view(-1, pad, width)[: window**3, :channels]
