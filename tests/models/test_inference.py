@@ -186,6 +186,19 @@ def replays():
         yield served
 
 
+@pytest.mark.parametrize(
+    "name, options, served",
+    [
+        ("Res16UNet34C", {"stem_kernel_size": 5}, True),
+        ("Res16UNet34D", {}, True),
+        ("Res16UNet34C100", {}, False),  # 100 channels
+        ("Res16UNet14A", {"in_channels": 9}, False),
+    ],
+)
+def test_networks_of_other_widths_are_left_to_their_layers(name, options, served, kernels):
+    assert inference._has_kernels(build(name, **options)) == served
+
+
 @pytest.fixture
 def graphs(replays):
     """Fails a test that graphs have not served."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lground.sparse.engine import PyramidCoordinates, takes_over, within_int32
 from lground.sparse.functional import fold
+from lground.sparse.layers import SparseConv3d, SparseConvTranspose3d
 from lground.sparse.tensor import SparseTensor
 
 if TYPE_CHECKING:
@@ -230,18 +231,31 @@ class Trunk:
         return x
 
 
+def _has_kernels(network: nn.Module) -> bool:
+    """Whether there are kernels for the widths of all layers up to the features."""
+    from lground.sparse.kernels import convolution, stem
+
+    convolutions = (m for m in network.modules() if isinstance(m, SparseConv3d | SparseConvTranspose3d))
+    first, *others = (m for m in convolutions if not m.pointwise)
+    return stem.takes(first.kernel, first.kernel_size[0]) and all(
+        convolution.takes(m.in_channels, m.out_channels) for m in others
+    )
+
+
 class Plans:
     """The graphs of one network and type, by capacity; the smallest that fits serves a scene."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str, device: torch.device):
         self.watch = _Watch(network)
-        self.trunk = Trunk(network, dtype, precision)
+        self.trunk = Trunk(network, dtype, precision) if _has_kernels(network) else None
         self.graphs: dict[tuple, _Graph] = {}
         self.room = list(ROOM)  # grows where a scene needs more
         self.shared = _shared(device)
 
     def __call__(self, x: SparseTensor) -> Tensor | object | None:
         """Features of the voxels; STALE if the network has changed; None if layers have to be run one by one."""
+        if self.trunk is None or x.features.shape[1] != self.trunk.in_channels:
+            return None if self.watch.unchanged() else STALE
         coordinates = within_int32(x.coordinate_map.scenes.given)
         with self.shared.lock:
             while True:
