@@ -4,6 +4,8 @@ Batch norm, ReLU and shortcuts are epilogues of the convolutions, and skips are 
 them. The number of voxels stays on the device: a graph of some capacity serves every scene that fits, with no
 word from the host between the coordinates and the features. The first graph builds the maps; while the second
 computes, the host reads what the first found (duplicates, a level that needs more room) and acts on it.
+
+Changed weights are noticed, in place or replaced; only what is written through `parameter.data` is not.
 """
 
 from __future__ import annotations
