@@ -256,6 +256,16 @@ def test_defaults_are_right(small, config):
     assert_close(out[: len(x)], expected(x, kernel, twin), TOLERANCE[dtype])
 
 
+def test_long_float32_sums_lose_no_more_than_short_ones(maps):
+    """Terms of one sign, ten thousand to a sum: added one by one they would lose far more than in plain PyTorch."""
+    tiles, twin = tiles_and_twin(maps, "same", 3)
+    x, kernel = (t.abs() for t in operands(twin, 384, 32))
+    wanted = expected(x, kernel, twin)
+    found = convolution(x, kernel, tiles, empty(tiles, kernel), Config(32, 16, 4, 3, 1))[: len(x)]
+    usual = functional.sparse_convolution(x, kernel, twin)
+    assert (found - wanted).norm() <= (usual - wanted).norm()
+
+
 def test_widths_without_a_tile_are_left_to_others():
     assert not any(takes(*widths) for widths in [(3, 32), (24, 32), (32, 48), (32, 100), (32, 3), (32, 80)])
     assert all(takes(*widths) for widths in WIDTHS)

@@ -25,6 +25,18 @@ from lground.sparse.kernels.tiles import Tiles
 
 
 @triton.jit
+def _add_product(a, b, acc, lost, COMPENSATED: tl.constexpr, PRECISION: tl.constexpr):
+    """`acc + a @ b`; compensated, with what rounding took from the sum so far (Kahan): a sum of 10,000 float32 terms
+    is then as good as one of `depth` terms."""
+    if COMPENSATED:
+        term = tl.dot(a, b, -lost, input_precision=PRECISION)
+        total = acc + term
+        return total, (total - acc) - term
+    else:
+        return tl.dot(a, b, acc, input_precision=PRECISION), lost
+
+
+@triton.jit
 def round_to_tf32(x):
     """The nearest float32 that has the short significand of TF32; what is not a number stays so."""
     bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
@@ -85,6 +97,9 @@ def convolve(
     if BN2 > 0:
         columns2 = tl.program_id(1) * (BN + BN2) + BN + tl.arange(0, BN2)
         acc2 = tl.zeros((TM, BN2), tl.float32)
+        lost2 = tl.zeros((TM, BN2), tl.float32)
+    lost = tl.zeros((TM, BN), tl.float32)
+    COMPENSATED: tl.constexpr = PRECISION == "ieee" and x.type.element_ty == tl.float32
 
     first = 0
     last = tl.load(counts + tile * count_stride) * chunks
@@ -101,9 +116,11 @@ def convolve(
         at = x + row[:, None].to(tl.int64) * x_stride + channel[None, :]
         a = tl.load(at, mask=row[:, None] >= 0, other=0.0)
         matrix = w + tl.load(offsets + slot).to(tl.int64) * w_offset + channel[:, None] * w_in
-        acc = tl.dot(a, tl.load(matrix + columns[None, :] * w_out), acc, input_precision=PRECISION)
+        b = tl.load(matrix + columns[None, :] * w_out)
+        acc, lost = _add_product(a, b, acc, lost, COMPENSATED, PRECISION)
         if BN2 > 0:
-            acc2 = tl.dot(a, tl.load(matrix + columns2[None, :] * w_out), acc2, input_precision=PRECISION)
+            b2 = tl.load(matrix + columns2[None, :] * w_out)
+            acc2, lost2 = _add_product(a, b2, acc2, lost2, COMPENSATED, PRECISION)
 
     lanes = (tile * TM + lane).to(tl.int64)
     if parts is not None:
