@@ -130,9 +130,8 @@ def test_autocast_errs_no_more_than_plain_pytorch(room, device, dtype):
             for t in (found, usual)
         )
         assert angle <= 4 * usual_angle + 1e-6, name
-    bias, usual_bias = ((t["output"].double() - wanted["output"]).mean().abs() for t in (found, usual))
-    noise = (usual["output"].double() - wanted["output"]).std() / usual["output"].numel() ** 0.5
-    assert bias <= 2 * usual_bias + 6 * noise
+    error = found["output"].double() - wanted["output"]
+    assert error.mean().abs() <= 0.05 * error.std()  # no preferred sign
 
 
 @gpu
