@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 GRAPHS = 8  # kept per network; scenes of other sizes replace the one unused for longest
 MAX_VOXELS = 4_000_000
-LEVELS = 5
 ROWS = 1.0, 0.32, 0.085, 0.021, 0.005  # of each level per voxel, as surfaces have them
 ROOM = 1.0, 0.4, 0.13, 0.045, 0.018  # for them
-OVERFLOW = 4  # status bit of a pyramid: a level has more voxels than room
+LEVELS = len(ROWS)
 
 
 def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
@@ -157,18 +156,18 @@ class Trunk:
         return _Block(first, second, shortcut, block.final_relu)
 
     def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
+        from lground.sparse.kernels.convolution import lay_out
+
         scale, shift = fold(norm.bn, conv.bias)
         if kernel is None:
-            kernel = self._nearest(conv.kernel.detach().to(self.dtype))
-            if self.precision == "tf32":  # its unit wants input channels side by side
-                kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
+            kernel = lay_out(self._nearest(conv.kernel.detach().to(self.dtype)), self.precision)
         return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
 
     def _nearest(self, kernel: Tensor) -> Tensor:
         """The matrices as they are multiplied. The TF32 unit cuts significands off: better they are rounded."""
-        if self.precision != "tf32":
-            return kernel
-        return ((kernel.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+        from lground.sparse.kernels.convolution import plain_round_to_tf32
+
+        return plain_round_to_tf32(kernel) if self.precision == "tf32" else kernel
 
     def __call__(
         self,
@@ -258,6 +257,8 @@ class Plans:
         """Features of the voxels; STALE if the network has changed; None if layers have to be run one by one."""
         if self.trunk is None or x.features.shape[1] != self.trunk.in_channels:
             return None if self.watch.unchanged() else STALE
+        from lground.sparse.kernels.maps import OVERFLOW
+
         coordinates = within_int32(x.coordinate_map.scenes.given)
         with self.shared.lock:
             while True:
@@ -270,7 +271,7 @@ class Plans:
                 status, rows = graph.found()
                 if not status:
                     return result
-                if status != OVERFLOW:
+                if status != OVERFLOW.value:
                     return None  # layer by layer, the plain path says what is wrong, or copes with it
                 self.room = [max(old, 1.2 * n / len(x)) for old, n in zip(self.room, rows, strict=True)]
                 self.graphs.clear()

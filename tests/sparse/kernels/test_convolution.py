@@ -8,7 +8,7 @@ import torch
 
 from lground.sparse import KernelMap, functional
 from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, choose
-from lground.sparse.kernels.convolution import Config, convolution, takes
+from lground.sparse.kernels.convolution import Config, convolution, plain_round_to_tf32, takes
 from lground.sparse.kernels.pyramid import Pyramid
 from lground.sparse.kernels.tiles import Tiles
 
@@ -264,6 +264,18 @@ def test_long_float32_sums_lose_no_more_than_short_ones(maps):
     found = convolution(x, kernel, tiles, empty(tiles, kernel), Config(32, 16, 4, 3, 1))[: len(x)]
     usual = functional.sparse_convolution(x, kernel, twin)
     assert (found - wanted).norm() <= (usual - wanted).norm()
+
+
+def test_results_may_be_rounded_to_tf32(maps):
+    tiles, twin = tiles_and_twin(maps, "same", 3)
+    x, kernel = operands(twin, 32, 32)
+    exact, rounded = (
+        convolution(x, kernel, tiles, empty(tiles, kernel), default(tiles, kernel), round_result=r)[: len(x)]
+        for r in (False, True)
+    )
+    assert rounded.equal(plain_round_to_tf32(exact))
+    assert not (rounded.view(torch.int32) & 0x1FFF).any()
+    assert ((rounded - exact).abs() <= 2**-11 * exact.abs()).all()
 
 
 def test_widths_without_a_tile_are_left_to_others():

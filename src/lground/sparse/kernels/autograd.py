@@ -64,8 +64,7 @@ def run(
 ) -> Tensor:
     """Convolve (N, Cin) with (K, Cin, Cout), of one type, into (rows, Cout)."""
     kind = precision(kernel.dtype)
-    if kind == "tf32" and kernel.stride(1) != 1:  # the tf32 matrix unit wants input channels side by side
-        kernel = kernel.transpose(1, 2).contiguous().transpose(1, 2)
+    kernel = convolution.lay_out(kernel, kind)
     out = features.new_empty(rows, kernel.shape[2])
     e = epilogue or Epilogue()
     config = choose(tiles, kernel.shape[1], kernel.shape[2], kernel.dtype)

@@ -44,7 +44,7 @@ def round_to_tf32(x):
 
 
 @triton.jit
-def _finish(acc, columns, rows, out_rows, valid, y, y_stride, scale, shift, add, add_stride,
+def finish(acc, columns, rows, out_rows, valid, y, y_stride, scale, shift, add, add_stride,
             RELU: tl.constexpr, ROUND: tl.constexpr):  # fmt: skip
     """`relu(acc * scale + shift + add[rows])`, written to `out_rows` of y."""
     if scale is not None:
@@ -142,9 +142,9 @@ def convolve(
     out_rows = lanes
     if order is not None:
         out_rows = tl.load(order + lanes, mask=valid, other=0)
-    _finish(acc, columns, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND)
+    finish(acc, columns, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND)
     if BN2 > 0:
-        _finish(
+        finish(
             acc2, columns2, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND
         )
 
@@ -165,6 +165,18 @@ class Config:
     warps: int
     stages: int
     splits: int
+
+
+def lay_out(kernel: Tensor, precision: str) -> Tensor:
+    """The matrices (K, Cin, Cout) as they are read best: the TF32 unit wants input channels side by side."""
+    if precision != "tf32" or kernel.stride(1) == 1:
+        return kernel
+    return kernel.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def plain_round_to_tf32(x: Tensor) -> Tensor:
+    """The plain twin of `round_to_tf32`, for finite float32 numbers."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
 
 def takes(in_channels: int, out_channels: int) -> bool:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lground.sparse.kernels.convolution import round_to_tf32
+from lground.sparse.kernels.convolution import finish
 from lground.sparse.kernels.launch import Kernel, cdiv
 from lground.sparse.kernels.pyramid import Pyramid
 
@@ -69,18 +69,10 @@ def convolve_stem(x, w, y, rows, parents, table, child, n, scale, shift, y_strid
     for step in range((SIZE * SIZE * SIZE * PAD + STEP - 1) // STEP):
         a = _side_by_side(x, table, child, t_stride, c_stride, parent, valid, step, SIZE, PAD, ROWS, STEP)
         acc = tl.dot(a, tl.load(weights + step * STEP * CO), acc, input_precision=PRECISION)
-    if scale is not None:
-        acc = acc * tl.load(scale + columns)[None, :]
-    if shift is not None:
-        acc = acc + tl.load(shift + columns)[None, :]
-    if RELU:
-        acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    if ROUND:
-        acc = round_to_tf32(acc)
     row = i.to(tl.int64)
     if rows is not None:
         row = tl.load(rows + i, mask=valid, other=0)
-    tl.store(y + row[:, None] * y_stride + columns[None, :], acc.to(y.type.element_ty), mask=valid[:, None])
+    finish(acc, columns, row, row, valid, y, y_stride, scale, shift, None, 0, RELU, ROUND)
 
 
 @Kernel
