@@ -241,7 +241,9 @@ def test_half_precision_errs_no_more_than_plain_pytorch(net, dtype, scan, graphs
             1 - torch.cosine_similarity(t.double().flatten(), c.flatten(), 0) for t in (a, b)
         )
         assert angle <= 2 * usual_angle
-        assert (a - c).mean().abs() <= 0.05 * (a - c).std()  # the error has no preferred sign
+        # No preferred sign: rows share the rounding of weights, so that a channel counts once.
+        by_channel = (a - c).mean(0)
+        assert by_channel.mean().abs() <= 4 * by_channel.std() / len(by_channel) ** 0.5
 
 
 @gpu

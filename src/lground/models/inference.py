@@ -124,11 +124,12 @@ class Trunk:
     def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str):
         from lground.models.res16unet import DECODER, ENCODER
         from lground.sparse.kernels import stem
+        from lground.sparse.kernels.tf32 import operand
 
         self.dtype, self.precision = dtype, precision
         kernel = network.conv0p1s1.kernel.detach().to(dtype)
         self.in_channels, self.window = kernel.shape[1], round(len(kernel) ** (1 / 3))
-        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(self._nearest(kernel)))
+        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(operand(kernel, precision)))
         self.encoder = [self._stage(network, *names) for names in ENCODER]
         self.decoder = [self._stage(network, *names) for names in DECODER]
         self.width = network.feature_channels
@@ -157,17 +158,13 @@ class Trunk:
 
     def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
         from lground.sparse.kernels.convolution import lay_out
+        from lground.sparse.kernels.tf32 import operand
 
         scale, shift = fold(norm.bn, conv.bias)
         if kernel is None:
-            kernel = lay_out(self._nearest(conv.kernel.detach().to(self.dtype)), self.precision)
+            kernel = operand(conv.kernel.detach().to(self.dtype), self.precision)
+            kernel = lay_out(kernel, self.precision)
         return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
-
-    def _nearest(self, kernel: Tensor) -> Tensor:
-        """The matrices as they are multiplied. The TF32 unit cuts significands off: better they are rounded."""
-        from lground.sparse.kernels.convolution import plain_round_to_tf32
-
-        return plain_round_to_tf32(kernel) if self.precision == "tf32" else kernel
 
     def __call__(
         self,
@@ -187,8 +184,10 @@ class Trunk:
         from lground.sparse.kernels import stem
         from lground.sparse.kernels.configuration import choose
         from lground.sparse.kernels.convolution import convolution
+        from lground.sparse.kernels.tf32 import operand
 
         rows = rows or pyramid.caps
+        result = features.new_empty(pyramid.caps[0], self.width, dtype=self.dtype) if result is None else result
 
         def empty(level: int, channels: int) -> Tensor:
             return torch.empty(pyramid.caps[level], channels, dtype=self.dtype, device=features.device)
@@ -208,14 +207,14 @@ class Trunk:
                 width = block.first.kernel.shape[2]
                 y = convolve(x, block.first, level, tiles, empty(level, width))
                 add = x if block.shortcut is None else torch.addmm(block.shortcut[1], x, block.shortcut[0])
-                target = out if last and out is not None else empty(level, width)
+                target = out if last and out is not None else add  # in place: an element is read, then written
                 x = convolve(y, block.second, level, tiles, target, add, block.relu, order if last else None)
             return x
 
         up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
         joined = [empty(level, width) for level, width in enumerate(self.joined_widths)]
         x = joined[0][:, up[0] :]
-        sorted_features = stem.sort_features(features, pyramid, self.dtype)
+        sorted_features = operand(stem.sort_features(features, pyramid, self.dtype), self.precision)
         stem.stem_convolution(
             sorted_features, self.stem.kernel, pyramid, self.window, x, None, self.stem.scale, self.stem.shift,
             relu=True, precision=self.precision, round_result=self.precision == "tf32",
@@ -226,7 +225,7 @@ class Trunk:
             x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
         for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
             convolve(x, rise, level, pyramid.tiles_up(level), joined[level][:, : up[level]])
-            last = (None, None) if level else (result, pyramid.order)
+            last = (None, None) if level else (result, pyramid.order)  # in another order: not in place
             x = run_blocks(joined[level], blocks, level, *last)
             joined[level] = None
         return x
@@ -344,7 +343,7 @@ class _Graph:
         """What maps and layers need at once, about; few sizes, so that graphs take turns on one piece."""
         of_maps = 4 * 60 * sum(self.caps)
         joined = sum(cap * width for cap, width in zip(self.caps, self.trunk.joined_widths, strict=False))
-        wanted = of_maps + self.trunk.dtype.itemsize * (joined + 3 * self.caps[0] * self.trunk.width)
+        wanted = of_maps + self.trunk.dtype.itemsize * (joined + 2 * self.caps[0] * self.trunk.width)
         step = 1 << max(21, wanted.bit_length() - 4)
         return -(-wanted // step) * step
 

@@ -1,6 +1,7 @@
 """Gradients of layers and networks on the kernels against plain PyTorch in float64."""
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lground.sparse.kernels import autograd
 
 pytestmark = pytest.mark.usefixtures("kernels")
 gpu = pytest.mark.gpu
-HALVES = [torch.float16, torch.bfloat16]
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Hourglass(nn.Module):
@@ -104,23 +105,28 @@ def test_gradients_of_every_parameter_of_a_network(room, device, monkeypatch):
     assert_close(found, wanted, 1e-3)  # batch norm of the two voxels of the coarsest level magnifies rounding
 
 
-@gpu
-def test_gradients_of_a_whole_network(room, device):
-    net = fresh(lambda: build("Res16UNet14A", representation_only=True), device)
-    runs = [run(net, room(20_000)) for _ in range(2)]
-    assert_close(runs[0], run(net, room(20_000), wide=True), 1e-3)
-    assert equal(*runs), "two runs differ"
+@contextmanager
+def products(kind: str, device: torch.device):
+    """Multiply in this type, or float32 on the TF32 unit."""
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    try:
+        with torch.autocast(device.type, HALVES.get(kind), enabled=kind in HALVES):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @gpu
-@pytest.mark.parametrize("dtype", HALVES)
-def test_autocast_errs_no_more_than_plain_pytorch(room, device, dtype):
+@pytest.mark.parametrize("kind", ["float32", "tf32", *HALVES])
+def test_a_network_errs_no_more_than_on_plain_pytorch(room, device, kind):
+    """Its output, and the gradients of all its parameters, twice the same."""
     net = fresh(lambda: build("Res16UNet14A", representation_only=True), device)
     wanted = run(net, room(20_000), wide=True)
-    with torch.autocast(device.type, dtype):
-        found = run(net, room(20_000))
+    with products(kind, device):
+        found, again = (run(net, room(20_000)) for _ in range(2))
         with plain():
             usual = run(net, room(20_000))
+    assert equal(found, again), "two runs differ"
     assert found["output"].dtype == usual["output"].dtype
     for name, value in wanted.items():
         error, usual_error = (t[name].double() - value for t in (found, usual))
@@ -132,19 +138,6 @@ def test_autocast_errs_no_more_than_plain_pytorch(room, device, dtype):
         assert angle <= 4 * usual_angle + 1e-6, name
     error = found["output"].double() - wanted["output"]
     assert error.mean().abs() <= 0.05 * error.std()  # no preferred sign
-
-
-@gpu
-def test_tf32_errs_as_its_significand_is_short(room, device):
-    net = fresh(Hourglass, device)
-    wanted, precise = run(net, room(20_000), wide=True), run(net, room(20_000))
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        runs = [run(net, room(20_000)) for _ in range(2)]
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
-    assert_close(runs[0], wanted, 1e-2)
-    assert equal(*runs) and not equal(runs[0], precise)
 
 
 @pytest.mark.parametrize("n", [110, pytest.param(20_000, marks=gpu)])

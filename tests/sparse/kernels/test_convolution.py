@@ -8,8 +8,9 @@ import torch
 
 from lground.sparse import KernelMap, functional
 from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, choose
-from lground.sparse.kernels.convolution import Config, convolution, plain_round_to_tf32, takes
+from lground.sparse.kernels.convolution import Config, convolution, takes
 from lground.sparse.kernels.pyramid import Pyramid
+from lground.sparse.kernels.tf32 import operand, plain_round_to_tf32
 from lground.sparse.kernels.tiles import Tiles
 
 # A sum of n float32 terms, one by one, is off by about 2^-24 sqrt(n); TF32 cuts significands off after 10 bits.
@@ -133,7 +134,7 @@ def test_the_mirrored_walk_is_the_adjoint(maps):
     of_x = convolution(y, back, tiles, empty(tiles, back), default(tiles, back), mirrored=True)
     assert_close(of_x[: len(x)], expected(y, back, twin.transposed), ROUNDING)
     inner = (expected(x, kernel, twin) * y.double()).sum()
-    assert (of_x[: len(x)].double() * x.double()).sum() == pytest.approx(inner.item(), rel=1e-5)
+    assert (of_x[: len(x)].double() * x.double()).sum().item() == pytest.approx(inner.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("splits", [1, 2, 4, 8])
@@ -276,6 +277,27 @@ def test_results_may_be_rounded_to_tf32(maps):
     assert rounded.equal(plain_round_to_tf32(exact))
     assert not (rounded.view(torch.int32) & 0x1FFF).any()
     assert ((rounded - exact).abs() <= 2**-11 * exact.abs()).all()
+
+
+def test_operands_of_the_tf32_unit_are_rounded_to_the_nearest(device):
+    x = torch.randn(300, 40, generator=torch.Generator().manual_seed(0)).to(device)[:, 4:]
+    found = operand(x, "tf32")
+    assert found.equal(plain_round_to_tf32(x)) and found.is_contiguous()
+    assert abs((found / x - 1).mean()) < 2**-15 < abs((found / x - 1)).mean()
+    special = torch.tensor([0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)  # not numbers
+    special = torch.cat([special, torch.tensor([torch.inf, -torch.inf, 0.0, 1.0])]).to(device)
+    torch.testing.assert_close(operand(special, "tf32"), special, rtol=0, atol=0, equal_nan=True)
+    assert operand(x, "ieee") is x and operand(x[:0], "tf32").shape == (0, 36)
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_the_result_may_take_the_place_of_what_is_added(maps, splits):
+    tiles, twin = tiles_and_twin(maps, "same")
+    x, kernel = operands(twin, 32, 96)
+    add = torch.randn(tiles.capacity, 96, generator=torch.Generator().manual_seed(1)).to(x.device)
+    config = Config(96, 32, 4, 2, splits)
+    wanted = convolution(x, kernel, tiles, empty(tiles, kernel), config, add=add, relu=True)[: len(x)]
+    assert convolution(x, kernel, tiles, add, config, add=add, relu=True)[: len(x)].equal(wanted)
 
 
 def test_widths_without_a_tile_are_left_to_others():

@@ -8,6 +8,7 @@ from lground.sparse.engine import PyramidMap, Remake
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
+from lground.sparse.kernels.tf32 import operand
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
 
@@ -49,6 +50,8 @@ def sparse_convolution(
     dtype = compute_type(features, kernel)
     of = _Stem if kernel.shape[1] <= stem.MAX_CHANNELS else _Convolution
     if epilogue is None:
+        if of is _Convolution and torch.is_grad_enabled() and kernel.requires_grad:
+            kernel_map.expect_pairs()
         return of.apply(features, kernel, kernel_map, dtype)
     with torch.no_grad():
         return of.run(features, kernel, kernel_map, dtype, epilogue)
@@ -64,13 +67,13 @@ def run(
 ) -> Tensor:
     """Convolve (N, Cin) with (K, Cin, Cout), of one type, into (rows, Cout)."""
     kind = precision(kernel.dtype)
-    kernel = convolution.lay_out(kernel, kind)
+    features, kernel = _rows(operand(features, kind)), convolution.lay_out(operand(kernel, kind), kind)
     out = features.new_empty(rows, kernel.shape[2])
     e = epilogue or Epilogue()
     config = choose(tiles, kernel.shape[1], kernel.shape[2], kernel.dtype)
     add = None if e.add is None else _rows(e.add)
     return convolution.convolution(
-        _rows(features), kernel, tiles, out, config, e.scale, e.shift, add, e.relu, mirrored, kind
+        features, kernel, tiles, out, config, e.scale, e.shift, add, e.relu, mirrored, kind
     )
 
 
@@ -92,8 +95,6 @@ class _Convolution(torch.autograd.Function):
         ctx.kernel_map, ctx.types = kernel_map, (features.dtype, kernel.dtype)
         kernel = kernel.to(dtype)
         _keep(ctx, features, kernel)
-        if ctx.needs_input_grad[1]:
-            kernel_map.expect_pairs()
         return run(features.to(dtype), kernel, kernel_map.tiles, kernel_map.output_rows)
 
     @staticmethod
@@ -163,12 +164,13 @@ class _Stem(torch.autograd.Function):
     def run(features, kernel, kernel_map, dtype, epilogue=None):
         pyramid, window = kernel_map.pyramid, kernel_map.kernel_size[0]
         out = torch.empty(len(features), kernel.shape[2], dtype=dtype, device=features.device)
-        x = stem.sort_features(features, pyramid, dtype)
-        weights = stem.lay_out_weights(kernel.to(dtype))
+        kind = precision(dtype)
+        x = operand(stem.sort_features(features, pyramid, dtype), kind)
+        weights = stem.lay_out_weights(operand(kernel.to(dtype), kind))
         e = epilogue or Epilogue()
         relu = e.relu and e.add is None
         stem.stem_convolution(
-            x, weights, pyramid, window, out, pyramid.order, e.scale, e.shift, relu, precision(dtype)
+            x, weights, pyramid, window, out, pyramid.order, e.scale, e.shift, relu, kind
         )
         return out if e.add is None else Epilogue(add=e.add, relu=e.relu).finish(out, slice(None))
 
@@ -188,10 +190,9 @@ class _Stem(torch.autograd.Function):
         if ctx.needs_input_grad[0]:  # colours rarely want one: plain PyTorch does
             of_features = data_gradient(gradient, kernel.to(dtype), kernel_map).to(features.dtype)
         if ctx.needs_input_grad[1]:
-            x = stem.sort_features(features, pyramid, dtype)
-            window, channels = kernel_map.kernel_size[0], features.shape[1]
-            of_kernel = stem.stem_gradient(
-                x, gradient, pyramid, window, channels, pyramid.order, precision(dtype)
-            )
+            kind, window, channels = precision(dtype), kernel_map.kernel_size[0], features.shape[1]
+            x = operand(stem.sort_features(features, pyramid, dtype), kind)
+            gradient = operand(gradient, kind)
+            of_kernel = stem.stem_gradient(x, gradient, pyramid, window, channels, pyramid.order, kind)
             of_kernel = of_kernel.to(kernel.dtype)
         return of_features, of_kernel, None, None

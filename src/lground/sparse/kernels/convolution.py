@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lground.sparse.kernels.launch import Kernel
+from lground.sparse.kernels.tf32 import round_to_tf32
 from lground.sparse.kernels.tiles import Tiles
 
 
@@ -34,13 +35,6 @@ def _add_product(a, b, acc, lost, COMPENSATED: tl.constexpr, PRECISION: tl.const
         return total, (total - acc) - term
     else:
         return tl.dot(a, b, acc, input_precision=PRECISION), lost
-
-
-@triton.jit
-def round_to_tf32(x):
-    """The nearest float32 that has the short significand of TF32; what is not a number stays so."""
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
 
 
 @triton.jit
@@ -174,11 +168,6 @@ def lay_out(kernel: Tensor, precision: str) -> Tensor:
     return kernel.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def plain_round_to_tf32(x: Tensor) -> Tensor:
-    """The plain twin of `round_to_tf32`, for finite float32 numbers."""
-    return ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
-
-
 def takes(in_channels: int, out_channels: int) -> bool:
     """Whether the kernel has a tile for these widths."""
     return in_channels % 16 == 0 and (out_channels % 32 == 0 or out_channels == 16)
@@ -203,7 +192,7 @@ def convolution(
     """`out[order] = relu(conv(x) * scale + shift + add)`.
 
     Args:
-        x: (N_in, Cin) float16, bfloat16 or float32, rows contiguous.
+        x: (N_in, Cin) float16, bfloat16 or float32, rows contiguous. For TF32 it and the kernel are `tf32.operand`s.
         kernel: (K, Cin, Cout) of the same dtype, any strides.
         tiles: where each output row finds its inputs.
         out: (N_out, Cout), rows contiguous; written where `tiles` has rows.
@@ -213,8 +202,7 @@ def convolution(
         precision: "ieee", "tf32" or "tf32x3" of float32 products.
         arrivals: (at least tiles x programs along the columns,) int32 zeros, left as zeros; made when None.
         order: (N_out,) int64 where each row of the result goes in `out`; None leaves it in its place.
-        round_result: round to the nearest TF32 number. The TF32 unit cuts off what it does not take of an operand;
-            what is written to be multiplied next is better rounded before.
+        round_result: round to the nearest TF32 number (see `tf32`): what is written will be multiplied next.
     """
     _, in_channels, out_channels = kernel.shape
     splits, capacity = config.splits, tiles.capacity
