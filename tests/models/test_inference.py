@@ -91,7 +91,8 @@ def test_layers_of_a_trunk_are_those_of_the_network(name, kernels, scan, device,
     features = torch.nn.functional.pad(x, (0, 0, 0, caps[0] - len(rows)), value=torch.nan)
     with torch.no_grad():
         trunk = inference.Trunk(net, torch.float32, "ieee")
-        runs = [trunk(pyramid, features, arrivals) for _ in range(2)]
+        spaces = [features.new_full((sum(trunk.sizes(caps)),), torch.nan) for _ in range(2)]
+        runs = [trunk(pyramid, features, arrivals, space) for space in spaces]
     assert trunk.width == wanted.shape[1] and runs[0].shape == (caps[0], trunk.width)
     assert_close([runs[0][: len(rows)]], [wanted], 2e-6)
     assert runs[0][: len(rows)].equal(runs[1][: len(rows)]) and not arrivals.any()

