@@ -384,7 +384,8 @@ class _Graph:
             maps, layers = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with torch.cuda.graph(maps, **options):
                 # One piece of memory to cut all others from; pieces one by one would take half as much again.
-                torch.empty(MAP_BYTES * sum(self.caps), dtype=torch.uint8, device=self.features.device)
+                size = _rounded(MAP_BYTES * sum(self.caps))
+                torch.empty(size, dtype=torch.uint8, device=self.features.device)
                 pyramid = self._build()
             with torch.cuda.graph(layers, **options):
                 self.out = self._run(pyramid)
@@ -405,10 +406,15 @@ class _Shared:
         """(size,) for the results of layers: new memory, if what there is does not suffice."""
         wanted = size * dtype.itemsize
         if len(self.memory) < wanted:
-            step = 1 << max(20, wanted.bit_length() - 4)  # so that it seldom grows
             self.done.synchronize()
-            self.memory = torch.empty(-(-wanted // step) * step, dtype=torch.uint8, device=self.memory.device)
+            self.memory = torch.empty(_rounded(wanted), dtype=torch.uint8, device=self.memory.device)
         return self.memory[:wanted].view(dtype)
+
+
+def _rounded(size: int) -> int:
+    """Bytes, an eighth more at most: few sizes, so that graphs take turns on one piece of memory."""
+    step = 1 << max(20, size.bit_length() - 4)
+    return -(-size // step) * step
 
 
 _SHARED: dict[torch.device, _Shared] = {}
