@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,10 @@ import yaml
 
 from lground.errors import InputError
 
+SHARED = (  # with the pretraining before a fine-tuning
+    "data.root", "data.label_set", "data.annotation", "data.voxel_size", "data.workers", "text.anchors",
+    "precision", "devices", "num_nodes", "wandb", "seed",
+)  # fmt: skip
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy"}
 
 
@@ -41,8 +46,30 @@ class Data:
     reduce: Literal["first", "majority"] = "first"  # which vertex speaks for a voxel
     batch_size: int = 8  # scenes per process and step
     point_limit: int | None = 1_800_000  # voxels per forward pass; a larger step is accumulated over several
+    accumulate: int = 1  # steps of batch_size scenes per update of the weights
+    mix: float = 0.0  # share of scenes into which another one is laid (Mix3D)
     workers: int = 4
     cache: bool = False  # keep the raw scenes in memory
+
+
+@dataclass
+class Paste:
+    """Instance sampling (section 4.2 of the paper): rare objects set into training scenes."""
+
+    count: int = 0  # objects per scene; 0: none
+    tries: int = 50  # places tried for each, then it is given up
+    classes: Literal["tail", "common_tail"] = "tail"
+    weights: Literal["inverse", "uniform"] = "inverse"  # a class is drawn by 1 / its points, or all alike
+
+
+@dataclass
+class Attributes:
+    """Objects that look otherwise, and are named so: "a red chair" (the anchors need these forms)."""
+
+    mode: Literal["none", "raw", "latent"] = "none"  # change colours and sizes, or features
+    color_probability: float = 0.5  # raw
+    scale_probability: float = 0.2  # raw, of what kept its colour
+    latent_probability: float = 0.5  # latent, per class and batch
 
 
 @dataclass
@@ -64,7 +91,9 @@ class Augment:
 
 @dataclass
 class Loss:
-    name: Literal["contrastive", "contrastive_ce", "l2", "supcon", "cross_entropy", "focal"] = "contrastive"
+    name: Literal["contrastive", "contrastive_ce", "sigmoid", "l2", "supcon", "cross_entropy", "focal"] = (
+        "contrastive"
+    )
     distance: Literal["cos", "l2", "l1"] = "cos"
     positive_threshold: float = 0.0
     negative_threshold: float = 0.6
@@ -76,6 +105,11 @@ class Loss:
     )
     temperature: float = 0.07  # contrastive_ce; the original's code has none, that is 1
     gamma: float = 2.0  # focal
+    label_smoothing: float = 0.0  # cross_entropy
+    lovasz: float = 0.0  # weight of the Lovász-softmax loss beside it
+    language: float = (
+        0.0  # weight of the language loss, kept in fine-tuning; its temperature is the one above
+    )
     class_weights: Literal["none", "inverse_log", "log"] = (
         "none"  # by the frequency in the training labels; focal's alpha
     )
@@ -99,9 +133,9 @@ class Optimizer:
 
 @dataclass
 class Schedule:
-    name: Literal["constant", "step", "multistep", "poly", "exp", "squared", "plateau", "onecycle"] = (
-        "multistep"
-    )
+    name: Literal[
+        "constant", "step", "multistep", "poly", "exp", "squared", "plateau", "onecycle", "cosine"
+    ] = "multistep"
     milestones: tuple[int, ...] = (120, 150)  # epochs
     gamma: float = 0.3
     step_size: int = 50  # epochs
@@ -110,7 +144,7 @@ class Schedule:
     exp_step_size: float = 1.0  # epochs
     patience: int = 20  # epochs without a better val mIoU
     min_lr: float = 1e-3
-    warmup: float = 0.3  # onecycle: share of the run
+    warmup: float = 0.3  # onecycle, cosine: share of the run
 
 
 @dataclass
@@ -119,6 +153,8 @@ class Recipe:
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
+    paste: Paste = field(default_factory=Paste)
+    attributes: Attributes = field(default_factory=Attributes)
     loss: Loss = field(default_factory=Loss)
     text: Text = field(default_factory=Text)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -126,8 +162,14 @@ class Recipe:
     epochs: int = 400
     validate_every: int = 1  # epochs
     checkpoint_every: int = 1  # epochs
+    images_every: int = 0  # epochs between pictures of a validation room; 0: none
+    ema: float = 0.0  # decay of a moving average of the weights, which is then what is evaluated and saved
     precision: Literal["no", "bf16", "fp16"] = "no"
+    devices: int = 1  # processes per node
+    num_nodes: int = 1
+    wandb: str | None = None  # project of Weights & Biases to log to as well
     seed: int = 42
+    before: "Recipe | None" = None  # the pretraining whose best weights this fine-tuning starts from
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
@@ -153,16 +195,50 @@ def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{source}: not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{source}: a recipe is a mapping of keys to values")
-    for key, value in _flatten(values):
-        _assign(recipe, key, value, source)
+    changes = [(source, *pair) for pair in _flatten(values)]
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise InputError(f"{override!r}: overrides are written key=value, for example optimizer.lr=0.01")
-        _assign(recipe, key, yaml.safe_load(value), "command line")
+        changes.append(("command line", key, yaml.safe_load(value)))
+    first = [change for change in changes if change[1] == "before" or change[1].startswith("before.")]
+    for where, key, value in changes:
+        if (where, key, value) not in first:
+            _assign(recipe, key, value, where)
     if recipe.stage != stage:
         raise InputError(f"{source}: this recipe is for `lground {recipe.stage}`, not `lground {stage}`")
+    recipe.before = _load_before(recipe, first)
     return recipe
+
+
+def _load_before(recipe: Recipe, changes: list[tuple[str, str, Any]]) -> Recipe | None:
+    """The pretraining before a fine-tuning, from what `before` and `before.*` say; it works on the same data."""
+    values = {key.removeprefix("before").removeprefix("."): value for _, key, value in changes}
+    if all(value is None for value in values.values()):
+        return None
+    where = changes[-1][0]
+    if recipe.stage != "finetune":
+        raise InputError(f"{where}: before is for fine-tuning: nothing comes before {recipe.stage}")
+    name = values.pop("recipe", None) or values.pop("", None)
+    if name is None and "stage" not in values:  # a resolved recipe spells out all of it
+        raise InputError(f"{where}: say which pretraining comes before: before=RECIPE")
+    before = Recipe() if name is None else load_recipe(str(name), "pretrain")
+    for key in SHARED:
+        if key not in values:
+            _set(before, key, _get(recipe, key))
+    for where, key, value in changes:
+        if key.startswith("before.") and key not in ("before.recipe", "before.before"):
+            _assign(before, key.removeprefix("before."), value, where)
+    return before
+
+
+def _get(recipe: Recipe, key: str) -> Any:
+    return reduce(getattr, key.split("."), recipe)
+
+
+def _set(recipe: Recipe, key: str, value: Any) -> None:
+    *path, name = key.split(".")
+    setattr(reduce(getattr, path, recipe), name, value)
 
 
 def _shipped_folder(stage: str):
@@ -193,7 +269,7 @@ def _keys(recipe: Any, prefix: str = "") -> Iterator[str]:
         value = getattr(recipe, f.name)
         if is_dataclass(value):
             yield from _keys(value, f"{prefix}{f.name}.")
-        else:
+        elif f.name != "before":  # read apart
             yield prefix + f.name
 
 
@@ -206,12 +282,9 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
         hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
         raise InputError(f"{source}: unknown key {key}{hint}")
     *path, name = key.split(".")
-    target = recipe
-    for part in path:
-        target = getattr(target, part)
-    kind = typing.get_type_hints(type(target))[name]
+    kind = typing.get_type_hints(type(reduce(getattr, path, recipe)))[name]
     try:
-        setattr(target, name, _convert(value, kind))
+        _set(recipe, key, _convert(value, kind))
     except (TypeError, ValueError):
         raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
 
