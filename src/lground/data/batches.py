@@ -35,8 +35,12 @@ class Batch:
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 
-def collate(scenes: Sequence[VoxelScene], point_limit: int | None = None) -> list[Batch]:
-    """Put the scenes of one step into micro-batches of at most `point_limit` voxels, in order, dropping none.
+def collate(
+    scenes: Sequence[VoxelScene], point_limit: int | None = None, scene_limit: int | None = None
+) -> list[Batch]:
+    """Put the scenes of one step into micro-batches, in order, dropping none.
+
+    A micro-batch holds at most `point_limit` voxels and `scene_limit` scenes.
 
     The step accumulates gradients over the micro-batches. (The original drops what exceeds the limit.) A
     single scene above the limit is a micro-batch of its own; the first such scene is reported once.
@@ -44,7 +48,8 @@ def collate(scenes: Sequence[VoxelScene], point_limit: int | None = None) -> lis
     groups: list[list[VoxelScene]] = []
     room = 0
     for scene in scenes:
-        if not groups or (point_limit is not None and len(scene) > room):
+        full = bool(groups) and len(groups[-1]) == scene_limit
+        if not groups or full or (point_limit is not None and len(scene) > room):
             groups.append([])
             room = point_limit or 0
         if point_limit is not None and len(scene) > point_limit:

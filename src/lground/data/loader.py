@@ -1,5 +1,6 @@
 """Which scenes, in which order, on which process; and the workers that load them."""
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -71,6 +72,7 @@ def build_loader(
     dataset: SceneDataset,
     batch_size: int,
     *,
+    accumulate: int = 1,
     point_limit: int | None = None,
     shuffle: bool = False,
     workers: int = 0,
@@ -82,15 +84,16 @@ def build_loader(
 ) -> SceneLoader:
     """The loader of one epoch; each item is one step of one process, a list of micro-batches.
 
-    batch_size: scenes per step and process. point_limit: most voxels per micro-batch. workers: loading
-    processes (0: load in this one); the items are the same whatever their number. The rest: `EpochSampler`.
+    batch_size: most scenes per micro-batch. accumulate: that many times batch_size scenes make a step of one
+    process. point_limit: most voxels per micro-batch. workers: loading processes (0: load in this one); the
+    items are the same whatever their number. The rest: `EpochSampler`.
     Already sharded: not to be sharded again by an engine.
     """
     return SceneLoader(
         dataset,
         batch_sampler=EpochSampler(
             len(dataset),
-            batch_size,
+            batch_size * accumulate,
             shuffle=shuffle,
             seed=seed,
             epoch=epoch,
@@ -98,7 +101,9 @@ def build_loader(
             num_replicas=num_replicas,
             rank=rank,
         ),
-        collate_fn=partial(collate, point_limit=point_limit),
+        collate_fn=partial(
+            collate, point_limit=point_limit, scene_limit=batch_size if accumulate > 1 else None
+        ),
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
@@ -107,5 +112,7 @@ def build_loader(
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # A scheduler that ends a job tells every process; the one that trains still needs these to save and end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Tensors travel by name, not by descriptor: several large steps in flight do not exhaust the open files.
     torch.multiprocessing.set_sharing_strategy("file_system")
