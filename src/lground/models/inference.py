@@ -177,8 +177,7 @@ class Trunk:
     def sizes(self, caps: list[int]) -> list[int]:
         """Elements of what a call writes in `space`: joined features of levels 0..3, and two matrices of any level."""
         joined = [cap * width for cap, width in zip(caps, self.joined_widths, strict=False)]
-        largest = max(cap * width for cap, width in zip(caps, self.widths, strict=True))
-        return [*joined, largest, largest]
+        return [*joined, 2 * max(cap * width for cap, width in zip(caps, self.widths, strict=True))]
 
     def __call__(
         self,
@@ -201,32 +200,38 @@ class Trunk:
         from lground.sparse.kernels.tf32 import operand
 
         caps, rows = pyramid.caps, rows or pyramid.caps
-        *joined_space, first_space, second_space = space.split(self.sizes(caps))
+        *joined_space, work = space.split(self.sizes(caps))
 
         def matrix(memory: Tensor, level: int, channels: int) -> Tensor:
             return memory[: caps[level] * channels].view(caps[level], channels)
 
-        def convolve(x, layer, level, tiles, out, add=None, relu=True, order=None) -> Tensor:
+        def convolve(x, layer, level, tiles, out, add=None, relu=True, order=None, parts=None) -> Tensor:
             config = choose(tiles, *layer.kernel.shape[1:], self.dtype, rows[level])
             return convolution(
                 x, layer.kernel, tiles, out, config, layer.scale, layer.shift, add, relu,
-                precision=self.precision, arrivals=arrivals, order=order,
+                precision=self.precision, arrivals=arrivals, parts=parts, order=order,
                 round_result=self.precision == "tf32" and order is None,
             )  # fmt: skip
 
         def run_blocks(x, blocks, level, out=None, order=None) -> Tensor:
-            tiles = pyramid.tiles(level)
+            tiles, width = pyramid.tiles(level), blocks[0].first.kernel.shape[2]
+            size = caps[level] * width
+            first, second = (matrix(half, level, width) for half in work[: 2 * size].split(size))
+            parts = work[2 * size :].view(
+                torch.float32
+            )  # of the sums that coarse levels, small ones, are split into
             for block in blocks:
-                width = block.first.kernel.shape[2]
-                y = convolve(x, block.first, level, tiles, matrix(first_space, level, width))
+                y = convolve(x, block.first, level, tiles, first, parts=parts)
                 add = x
                 if block.shortcut is not None:
                     weights, shift = block.shortcut
-                    add = torch.addmm(shift, x, weights, out=matrix(second_space, level, width))
+                    add = torch.addmm(shift, x, weights, out=second)
                 last = block is blocks[-1]
                 # In place of what is added, whose elements are read before they are written.
                 target = out if last and out is not None else add
-                x = convolve(y, block.second, level, tiles, target, add, block.relu, order if last else None)
+                x = convolve(
+                    y, block.second, level, tiles, target, add, block.relu, order if last else None, parts
+                )
             return x
 
         joined = [matrix(joined_space[level], level, width) for level, width in enumerate(self.joined_widths)]
@@ -248,7 +253,7 @@ class Trunk:
                 x = run_blocks(joined[level], blocks, level)
         # The last result goes where nothing is read any more: rows change places, so that it cannot be in place.
         blocks = self.decoder[-1][1]
-        free = second_space if blocks[0].shortcut is None else joined_space[0]
+        free = work[caps[0] * self.width :] if blocks[0].shortcut is None else joined_space[0]
         return run_blocks(joined[0], blocks, 0, matrix(free, 0, self.width), pyramid.order)
 
 

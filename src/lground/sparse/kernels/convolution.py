@@ -186,6 +186,7 @@ def convolution(
     mirrored: bool = False,
     precision: str = "ieee",
     arrivals: Tensor | None = None,
+    parts: Tensor | None = None,
     order: Tensor | None = None,
     round_result: bool = False,
 ) -> Tensor:
@@ -201,6 +202,7 @@ def convolution(
         mirrored: take matrix K - 1 - k for offset k.
         precision: "ieee", "tf32" or "tf32x3" of float32 products.
         arrivals: (at least tiles x programs along the columns,) int32 zeros, left as zeros; made when None.
+        parts: (splits x capacity x Cout,) float32 or more, to write partial sums in; made when None or too small.
         order: (N_out,) int64 where each row of the result goes in `out`; None leaves it in its place.
         round_result: round to the nearest TF32 number (see `tf32`): what is written will be multiplied next.
     """
@@ -208,16 +210,18 @@ def convolution(
     splits, capacity = config.splits, tiles.capacity
     columns, more = (64, 32) if config.columns == 96 else (config.columns, 0)
     programs = capacity // tiles.tile_rows, out_channels // config.columns, splits
-    parts = None
     if splits > 1:
-        parts = torch.empty(splits, capacity, out_channels, dtype=torch.float32, device=x.device)
+        size = splits * capacity * out_channels
+        if parts is None or parts.numel() < size:
+            parts = torch.empty(size, dtype=torch.float32, device=x.device)
         if arrivals is None:
             arrivals = torch.zeros(programs[0] * programs[1], dtype=torch.int32, device=x.device)
     w_offset, w_in, w_out = kernel.stride()
     first = kernel[-1] if mirrored else kernel
     convolve[programs](
         x, first, out, tiles.neighbours, tiles.offsets, tiles.counts, tiles.rows, order, tiles.n, scale, shift,
-        add, parts,
+        add,
+        parts if splits > 1 else None,
         arrivals if splits > 1 else None,
         x.stride(0), out.stride(0), 0 if add is None else add.stride(0),
         -w_offset if mirrored else w_offset, w_in, w_out,
