@@ -70,6 +70,10 @@ def test_gradients_of_the_other_losses(batch):
             lambda f, a, s=similarity: losses.language_cross_entropy(f, labels, a, 0.5, similarity=s),
             *(batch["features"], anchors),
         )
+    assert differentiates(
+        lambda f, a, b: losses.language_sigmoid(f, labels, a, b, 0.5),
+        *(batch["features"], anchors, torch.tensor(-2.0, dtype=torch.float64)),
+    )
     assert differentiates(against_points, batch["features"])
     assert differentiates(lambda f: losses.embedding_regression(f, labels, anchors), batch["features"])
     assert differentiates(losses.feature_norm_loss, batch["features"])
@@ -84,6 +88,11 @@ def test_gradients_of_the_other_losses(batch):
         )
     assert differentiates(lambda x: losses.soft_iou_loss(x, labels), batch["logits"])
     assert differentiates(lambda x: losses.cross_entropy(x, labels, weights=weights), batch["logits"])
+    for smoothing in (0.1, 1.0):
+        assert differentiates(
+            lambda x, s=smoothing: losses.cross_entropy(x, labels, weights=weights, label_smoothing=s),
+            batch["logits"],
+        )
     assert differentiates(lambda x: losses.recall_cross_entropy(x, labels), batch["logits"])
     offsets, targets = batch["features"][:, :3], batch["features"][:, 3:]
     instances = torch.arange(N) % 4 - 1
@@ -139,6 +148,91 @@ def test_attributed_labels_use_the_attributed_anchor(batch):
     assert value.item() == pytest.approx(0, abs=1e-12)
 
 
+def every_language_loss(features, labels, anchors):
+    negatives = losses.draw_negatives(labels, C, K, generator=seeded(9))
+    return {
+        "contrastive": losses.language_contrastive_loss(features, labels, anchors, negatives),
+        "cross_entropy": losses.language_cross_entropy(features, labels, anchors),
+        "sigmoid": losses.language_sigmoid(features, labels, anchors),
+        "regression": losses.embedding_regression(features, labels, anchors),
+    }
+
+
+def test_every_language_loss_takes_the_form_that_the_label_says(batch):
+    """All plain: as labels (N,). A feature at "red": best told red, and no other class's forms matter."""
+    anchors = torch.randn(C, 9, D, generator=seeded(3), dtype=torch.float64)
+    labels, plain = batch["labels"], torch.zeros(N, dtype=torch.long)
+    expected = every_language_loss(batch["features"], labels, anchors[:, 0])
+    for as_given in (labels, torch.stack([labels, plain], 1)):
+        for name, value in every_language_loss(batch["features"], as_given, anchors).items():
+            torch.testing.assert_close(value, expected[name], msg=name)
+    at_red = anchors[labels.clamp(min=0), 1]
+    red, blue = (torch.stack([labels, plain + k], 1) for k in (1, 3))
+    told_blue, told_red = (every_language_loss(at_red, form, anchors) for form in (blue, red))
+    assert all(told_red[name] < told_blue[name] for name in told_red)
+    others = anchors.clone()
+    others[:, 4:] = 0  # forms that no label names
+    for name, value in every_language_loss(at_red, red, others).items():
+        torch.testing.assert_close(value, told_red[name], msg=name)
+
+
+def test_sigmoid_is_the_formula_said_in_words(batch):
+    f, a = batch["features"], batch["anchors"]
+    s = torch.nn.functional.cosine_similarity(f[:, None], a[None], dim=-1)
+    expected = []
+    for i, y in enumerate(batch["labels"].tolist()):
+        if y >= 0:
+            z = [1 if c == y else -1 for c in range(C)]
+            expected.append(-sum(math.log(1 / (1 + math.exp(-z[c] * (s[i, c] / 0.2 - 3)))) for c in range(C)))
+    value = losses.language_sigmoid(f, batch["labels"], a, -3.0, 0.2)
+    assert value.item() == pytest.approx(sum(expected) / len(expected), rel=1e-12)
+
+
+def test_sigmoid_starts_at_the_prior(batch):
+    """For features that know nothing (cosine 0), no other bias than the initial one costs less."""
+    nothing = torch.zeros(N, D, dtype=torch.float64)
+    bias = torch.tensor(losses.sigmoid_bias(C), dtype=torch.float64, requires_grad=True)
+    loss = losses.language_sigmoid(nothing, batch["labels"], batch["anchors"], bias)
+    assert torch.autograd.grad(loss, bias)[0].abs() < 1e-12
+    assert loss == losses.language_sigmoid(nothing, batch["labels"], batch["anchors"])
+
+
+def test_label_smoothing_is_cross_entropy_with_a_soft_target(batch):
+    x, labels = batch["logits"], batch["labels"]
+    weights = torch.rand(C, generator=seeded(), dtype=torch.float64)
+    target = 0.7 * torch.nn.functional.one_hot(labels.clamp(min=0), C) + 0.3 / C
+    expected = -(target * weights * x.log_softmax(1)).sum(1)[labels >= 0].mean()
+    value = losses.cross_entropy(x, labels, weights=weights, label_smoothing=0.3)
+    torch.testing.assert_close(value, expected)
+
+
+def test_attributes_are_drawn_by_class():
+    labels = torch.randint(-1, 6, (5000,), generator=seeded())
+    classes = torch.tensor([1, 3, 4])
+    drawn = torch.stack(
+        [losses.draw_attributes(labels, classes, 6, 0.4, generator=seeded(i)) for i in range(800)]
+    )
+    assert not drawn[:, ~torch.isin(labels, classes)].any()  # other classes, ignored points
+    for c in classes:
+        of_class = drawn[:, labels == c]
+        assert (of_class == of_class[:, :1]).all()  # one attribute for the whole class
+        share = torch.bincount(of_class[:, 0], minlength=9) / len(drawn)
+        torch.testing.assert_close(share, torch.tensor([0.6] + [0.05] * 8), atol=0.07, rtol=0)
+    assert torch.equal(drawn[3], losses.draw_attributes(labels, classes, 6, 0.4, generator=seeded(3)))
+
+
+def test_attributed_features_go_through_the_map_of_their_attribute(batch):
+    maps = losses.AttributeProjections(D, 3).double()
+    attributes = torch.tensor([0, 1, 2, 3] * 3)
+    mapped = maps.attribute(batch["features"], attributes)
+    assert torch.equal(mapped[::4], batch["features"][::4])
+    for i in range(N):
+        if attributes[i]:
+            linear = maps.attr_linears[attributes[i] - 1]
+            torch.testing.assert_close(mapped[i], linear(batch["features"][i]))
+    assert differentiates(lambda f: maps.attribute(f, attributes), batch["features"])
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_is_widened_also_under_autocast(batch, kind):
     f, x = batch["features"].to(kind), batch["logits"].to(kind)
@@ -174,6 +268,7 @@ def test_batches_without_a_label_give_zero_and_zero_gradients(batch):
     total = (
         losses.language_contrastive_loss(f, nobody, batch["anchors"], negatives)
         + losses.language_cross_entropy(f, nobody, batch["anchors"])
+        + losses.language_sigmoid(f, nobody, batch["anchors"])
         + losses.point_supervised_contrastive(f, nobody, *pairs)
         + losses.embedding_regression(f, nobody, batch["anchors"])
         + losses.cross_entropy(x, nobody, kept=kept)
@@ -195,6 +290,7 @@ def test_zero_features_and_certain_points_keep_finite_gradients(batch):
     for loss in (
         losses.language_contrastive_loss(f, batch["labels"], batch["anchors"], batch["negatives"]),
         losses.language_cross_entropy(f, batch["labels"], batch["anchors"]),
+        losses.language_sigmoid(f, batch["labels"], batch["anchors"]),
         losses.feature_norm_loss(f),
     ):
         (grad,) = torch.autograd.grad(loss, f)

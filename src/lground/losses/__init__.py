@@ -5,7 +5,7 @@ docstring). Random choices are made apart, by the `draw_*` and `sample_*` functi
 pure function.
 """
 
-from lground.losses.attributes import AttributeProjections
+from lground.losses.attributes import AttributeProjections, draw_attributes
 from lground.losses.common import Reduction
 from lground.losses.distance import Distance
 from lground.losses.language import (
@@ -16,7 +16,10 @@ from lground.losses.language import (
     language_contrastive_loss,
     language_contrastive_terms,
     language_cross_entropy,
+    language_sigmoid,
+    sigmoid_bias,
 )
+from lground.losses.lovasz import lovasz_softmax
 from lground.losses.offsets import offset_direction_loss, offset_norm_loss, offset_targets
 from lground.losses.points import draw_confused, draw_same_class, point_supervised_contrastive
 from lground.losses.segmentation import (
@@ -38,6 +41,7 @@ __all__ = [
     "Reduction",
     "anchor_similarity",
     "cross_entropy",
+    "draw_attributes",
     "draw_confused",
     "draw_negatives",
     "draw_same_class",
@@ -49,7 +53,9 @@ __all__ = [
     "language_contrastive_loss",
     "language_contrastive_terms",
     "language_cross_entropy",
+    "language_sigmoid",
     "log_frequency",
+    "lovasz_softmax",
     "offset_direction_loss",
     "offset_norm_loss",
     "offset_targets",
@@ -58,6 +64,7 @@ __all__ = [
     "recall_cross_entropy",
     "recall_weights",
     "sample_for_balancing",
+    "sigmoid_bias",
     "soft_iou_loss",
     "soft_iou_loss_per_point",
     "supervised_simsiam",

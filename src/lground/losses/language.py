@@ -5,6 +5,7 @@ point is ignored. Anchors are (C, d), or (C, 9, d) with the plain name in slot 0
 forms after it.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -16,6 +17,11 @@ from lground.losses.distance import Distance, anchor_distances, cosine, pair_dis
 
 Hinge = Literal["each", "mean"]
 Ignored = Literal["skip", "zero_distance"]
+
+
+def _category(labels: Tensor) -> Tensor:
+    """(N,) class indices of labels (N,) or (N, 2)."""
+    return labels[:, 0] if labels.ndim == 2 else labels
 
 
 def draw_negatives(
@@ -33,7 +39,7 @@ def draw_negatives(
     `clip_uniform_sampling False`). Drawn on the generator's device, so a CPU generator gives the same on
     every device.
     """
-    labels = labels[:, 0] if labels.ndim == 2 else labels
+    labels = _category(labels)
     labelled = labels >= 0
     if present_only:
         classes = torch.unique(labels[labelled])
@@ -99,7 +105,7 @@ def language_contrastive_terms(
     hinge: Hinge = "each",
 ) -> tuple[Tensor, Tensor]:
     """The two terms (N,) of `language_contrastive_loss` for every point, unweighted, 0 where ignored."""
-    category = labels[:, 0] if labels.ndim == 2 else labels
+    category = _category(labels)
     labelled, valid = category >= 0, negatives >= 0
     own, others = category.clamp(min=0), negatives.clamp(min=0)
     names = anchors[:, 0] if anchors.ndim == 3 else anchors
@@ -159,7 +165,7 @@ def language_contrastive_loss(
         negative_threshold=negative_threshold,
         hinge=hinge,
     )
-    labelled = (labels[:, 0] if labels.ndim == 2 else labels) >= 0
+    labelled = _category(labels) >= 0
     loss, counted = charge_ignored(
         pull + negative_weight * push, labelled, negative_weight * max(negative_threshold, 0.0), ignored
     )
@@ -201,29 +207,82 @@ def language_cross_entropy(
 ) -> Tensor:
     """Cross-entropy over the similarities of each point with all C anchors, divided by `temperature`.
 
-    features (N, d), labels (N,), anchors (C, d). "cos": cosine; "l2": minus the distance to the normalised
-    anchors. The default temperature is CLIP's initial one, which the original's signature names but never
-    applies: its `contrast_ce` is temperature=1 (cosines span 2, so 200 classes can never be told apart
-    well), and its "l2" uses the distance itself as logit, so that far is likely: similarity="l2_inverted".
+    features (N, d); labels (N,), or (N, 2) for (class, attribute): the attributed form then takes the place
+    of the own name; anchors (C, d) or (C, 9, d). "cos": cosine; "l2": minus the distance to the normalised
+    anchors, of plain names. The default temperature is CLIP's initial one, which the original's signature
+    names but never applies: its `contrast_ce` is temperature=1 (cosines span 2, so 200 classes can never be
+    told apart well), and its "l2" uses the distance itself as logit, so that far is likely:
+    similarity="l2_inverted".
     """
+    category = _category(labels)
     if similarity == "cos":
-        logits = cosine(features, anchors)
-    elif similarity in ("l2", "l2_inverted"):
+        logits = _own_form_cosines(features, labels, anchors)
+    elif similarity in ("l2", "l2_inverted") and labels.ndim == 1:
         sign = -1 if similarity == "l2" else 1
         logits = sign * (_squared_distances(features, F.normalize(anchors, dim=1)) + 1e-7).sqrt()
     else:
-        raise ValueError(f"similarity '{similarity}' is not one of cos, l2, l2_inverted")
-    loss = F.cross_entropy(logits / temperature, labels, ignore_index=IGNORE, reduction="none")
-    return reduce(loss, labels >= 0, reduction)
+        raise ValueError(f"similarity '{similarity}' is not one of cos, l2, l2_inverted (plain names)")
+    loss = F.cross_entropy(logits / temperature, category, ignore_index=IGNORE, reduction="none")
+    return reduce(loss, category >= 0, reduction)
+
+
+def _own_form_cosines(features: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
+    """Cosines (N, C) with the plain names, but at a point's own class with the form that its label says."""
+    names = anchors[:, 0] if anchors.ndim == 3 else anchors
+    cosines = cosine(features, names)
+    if labels.ndim == 1:
+        return cosines
+    own, attribute = labels.clamp(min=0).unbind(1)
+    positive = 1 - pair_distance(features, anchors[own, attribute])
+    return cosines.scatter_(1, own[:, None], positive[:, None])
+
+
+def sigmoid_bias(num_classes: int) -> float:
+    """-ln(C - 1): the bias at which an uninformed feature (all cosines 0) has probability 1 / C for each class."""
+    return -math.log(max(num_classes - 1, 1))
+
+
+@in_float32
+def language_sigmoid(
+    features: Tensor,
+    labels: Tensor,
+    anchors: Tensor,
+    bias: float | Tensor | None = None,
+    temperature: float = 0.07,
+    *,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Every pair of point and anchor is a yes or no of its own (SigLIP, Zhai et al., ICCV 2023, section 3.2).
+
+    With s_ic the cosine of point i and anchor c, and z_ic = 1 for the class of the point, else -1,
+
+        L_i = -sum_c ln sigmoid(z_ic (s_ic / temperature + bias)).
+
+    features (N, d); labels (N,) or (N, 2), anchors (C, d) or (C, 9, d), as in `language_cross_entropy`. No
+    class competes with another here, so the bias must carry how rare a yes is: give it as a parameter to be
+    learned, starting at `sigmoid_bias(C)`, the default. (SigLIP starts at -10, for batches of thousands.)
+    """
+    category = _category(labels)
+    logits = _own_form_cosines(features, labels, anchors) / temperature
+    logits = logits + (sigmoid_bias(len(anchors)) if bias is None else bias)
+    own = logits.gather(1, category.clamp(min=0)[:, None])[:, 0]
+    loss = F.softplus(logits).sum(1) - own  # softplus(-x) = softplus(x) - x: no array of signs
+    return reduce(loss, category >= 0, reduction)
 
 
 @in_float32
 def embedding_regression(
     features: Tensor, labels: Tensor, anchors: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Mean squared difference of features (N, d) and anchors (C, d) of their classes (original: `l2`)."""
-    difference = features - anchors[labels.clamp(min=0)]
-    return reduce(difference.square().mean(1), labels >= 0, reduction)
+    """Mean squared difference of features (N, d) and the anchors of their classes (original: `l2`).
+
+    labels (N,), or (N, 2) for (class, attribute); anchors (C, d) or (C, 9, d).
+    """
+    category = _category(labels)
+    forms = anchors if anchors.ndim == 3 else anchors[:, None]
+    form = labels[:, 1].clamp(min=0) if labels.ndim == 2 else 0
+    difference = features - forms[category.clamp(min=0), form]
+    return reduce(difference.square().mean(1), category >= 0, reduction)
 
 
 @in_float32
