@@ -20,6 +20,10 @@ def evaluate(
         str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda when there is one].")
     ] = None,
     workers: Annotated[int, typer.Option(help="Loading processes.")] = 0,
+    views: Annotated[int, typer.Option(help="Average over this many views of each scene, such as 8.")] = 1,
+    superpoints: Annotated[
+        bool, typer.Option("--superpoints", help="One class for all vertices of a superpoint of the store.")
+    ] = False,
 ):
     """Print and save the scores of a model: table, metrics.json, classes.csv and a bar chart per class."""
     from lground import predict
@@ -27,7 +31,8 @@ def evaluate(
     from lground.report import write_scores
 
     loaded = predict.load_model(model, anchors=anchors)
-    confusion = predict.evaluate(loaded, data, split, predict.choose_device(device), workers)
+    chosen = predict.choose_device(device)
+    confusion = predict.evaluate(loaded, data, split, chosen, workers, views=views, superpoints=superpoints)
     target = out or (model if model.is_dir() else model.parent) / f"evaluation-{split}"
     write_scores(target, confusion, loaded.label_set)
     print(semantic_scores(confusion.vertex, loaded.label_set).table())

@@ -17,6 +17,14 @@ VoxelSize = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda when there is one].")]
 Features = Annotated[Path | None, typer.Option(help="Also write features, .npz: row voxel[i] is vertex i's.")]
 
+Views = Annotated[int, typer.Option(help="Average over this many views of the scan, such as 8.")]
+Superpoints = Annotated[
+    str | None,
+    typer.Option(
+        help="One class for all vertices of a patch: .npy, ScanNet's .segs.json, or auto (cut the mesh)."
+    ),
+]
+
 
 def segment(
     scan: Scan,
@@ -27,6 +35,8 @@ def segment(
     voxel_size: VoxelSize = None,
     features: Features = None,
     device: Device = None,
+    views: Views = 1,
+    superpoints: Superpoints = None,
 ):
     """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON."""
     from lground import predict
@@ -36,8 +46,18 @@ def segment(
     check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",)})
     chosen = predict.choose_device(device)
     room, loaded = read_scan(scan, units), predict.load_model(model, anchors)
+    patches = None
+    if superpoints is not None:
+        auto = superpoints == "auto"
+        patches = predict.mesh_superpoints(room) if auto else predict.read_superpoints(superpoints, len(room))
     result = predict.segment(
-        loaded, room, features=features is not None, voxel_size=voxel_size, device=chosen
+        loaded,
+        room,
+        features=features is not None,
+        voxel_size=voxel_size,
+        device=chosen,
+        views=views,
+        superpoints=patches,
     )
     classes = predict.found_classes(room, result)
     if features is not None:

@@ -7,24 +7,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lground.data import Voxels, voxelize
+from lground.data import Voxels
 from lground.errors import InputError
 from lground.files import atomic_file
 from lground.labels import LabelSet
 from lground.models import Model
+from lground.predict.views import PLAIN, View, views_of
+from lground.predict.votes import Votes, bytes_of_votes, vertex_groups
 from lground.progress import say
 from lground.scans import Scan, check_scan
 from lground.scans.raw import ensure_memory
 from lground.sparse import SparseTensor
+
+ADVICE = "use larger voxels (--voxel-size) or cut the scan into parts"
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """The classes of N vertices in M voxels.
 
-    labels: (N,) int64 class index. scores: (N,) float32, the soft-max probability of that class.
-    voxels: what the network saw; `voxels.inverse` (N,) leads from vertices to rows of `voxel_features`.
-    voxel_features: (M, d) float32, or None if they were not asked for.
+    labels: (N,) int64 class index. scores: (N,) float32, the (mean) soft-max probability of that class.
+    voxels: what the network saw in the plain view; `voxels.inverse` (N,) leads from vertices to rows of
+    `voxel_features`, (M, d) float32, or None if they were not asked for.
     """
 
     labels: np.ndarray
@@ -56,20 +60,39 @@ def segment(
     features: bool = False,
     voxel_size: float | None = None,
     device: torch.device | str | None = None,
+    views: int = 1,
+    superpoints: np.ndarray | None = None,
 ) -> Segmentation:
     """Label every vertex of `scan`; all vertices of a voxel get the voxel's result.
 
     A fine-tuned model takes its best logit, a pretrained one the class whose anchor has the largest cosine
     with the voxel's feature. features: keep the features too. voxel_size: metres, by default the model's own
     (a larger one needs less memory and is less exact). device: where to run, by default where the model is.
+    views: look at the scan this many times, turned, mirrored and shifted (`views_of`), and average the
+    probabilities of each vertex. superpoints: (N,) integers, -1 none; the vertices of one take the class with
+    the highest mean probability in it. Features are those of the plain view.
     Raises InputError for a scan that cannot be worked with or is too large for memory.
     """
-    voxels, logits, voxel_features = run(model, scan, voxel_size, device)
-    best = logits.float().softmax(dim=1).max(dim=1)
-    inverse = voxels.inverse
+    if views == 1 and superpoints is None:
+        voxels, logits, voxel_features = run(model, scan, voxel_size, device)
+        best = logits.float().softmax(dim=1).max(dim=1)
+        labels, scores = (values.cpu().numpy()[voxels.inverse] for values in (best.indices, best.values))
+    else:
+        group = vertex_groups(len(scan), superpoints)
+        ensure_memory(
+            bytes_of_votes(group, len(model.label_set)),
+            f"voting over {len(scan)} vertices",
+            "cut the scan into parts",
+        )
+        votes = Votes(group, len(model.label_set))
+        size = model.voxel_size if voxel_size is None else voxel_size
+        for view in reversed(views_of(views, size)):  # the plain one last, whose voxels are kept
+            voxels, logits, voxel_features = run(model, scan, voxel_size, device, view)
+            votes.add(logits, voxels.inverse)
+        labels, scores = votes.winners()
     return Segmentation(
-        best.indices.cpu().numpy()[inverse],
-        best.values.cpu().numpy()[inverse],
+        labels,
+        scores,
         model.label_set,
         voxels,
         voxel_features.float().cpu().numpy() if features else None,
@@ -77,16 +100,21 @@ def segment(
 
 
 def run(
-    model: Model, scan: Scan, voxel_size: float | None = None, device: torch.device | str | None = None
+    model: Model,
+    scan: Scan,
+    voxel_size: float | None = None,
+    device: torch.device | str | None = None,
+    view: View = PLAIN,
 ) -> tuple[Voxels, Tensor, Tensor]:
-    """The voxels of `scan` (M of them), their logits (M, C) and features (M, d), on `device`."""
+    """The voxels of `scan` (M of them) in one view, their logits (M, C) and features (M, d), on `device`."""
     check_scan(scan)
+    if scan.colors is None and view is PLAIN:
+        say("warning: the scan has no colours; it is taken as grey and labels will be less certain")
     device = torch.device(device or next(model.parameters()).device)
-    voxels = voxelize(scan.points, model.voxel_size if voxel_size is None else voxel_size)
-    advice = "use larger voxels (--voxel-size) or cut the scan into parts"
+    voxels = view.voxelize(scan.points, model.voxel_size if voxel_size is None else voxel_size)
     if device.type == "cpu":
         ensure_memory(
-            len(voxels.index) * bytes_per_voxel(model), f"a scan of {len(voxels.index)} voxels", advice
+            len(voxels.index) * bytes_per_voxel(model), f"a scan of {len(voxels.index)} voxels", ADVICE
         )
     half = torch.autocast("cuda", torch.float16, enabled=device.type == "cuda")  # logits are off by 0.3 %
     try:
@@ -95,7 +123,7 @@ def run(
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
             raise InputError(
-                f"{len(voxels.index)} voxels do not fit in the memory of {device}; {advice}"
+                f"{len(voxels.index)} voxels do not fit in the memory of {device}; {ADVICE}"
             ) from None
         raise
 
@@ -103,9 +131,7 @@ def run(
 def _input(scan: Scan, voxels: Voxels, device: torch.device) -> SparseTensor:
     """Colours of the voxels' first vertices as -0.5..0.5, grey where the scan has none."""
     features = np.zeros((len(voxels.index), 3), dtype=np.float32)
-    if scan.colors is None:
-        say("warning: the scan has no colours; it is taken as grey and labels will be less certain")
-    else:
+    if scan.colors is not None:
         features = scan.colors[voxels.index].astype(np.float32) / 255 - 0.5
     coordinates = np.pad(voxels.coordinates, ((0, 0), (1, 0)))  # batch 0
     return SparseTensor(torch.from_numpy(features).to(device), torch.from_numpy(coordinates).to(device))

@@ -101,7 +101,7 @@ def _read_annotation(folder: Path, count: int, table: LabelTable, required: bool
 
 
 def _from_groups(segments: Path, groups: Path, count: int, table: LabelTable) -> Annotation:
-    indices = _segment_indices(segments, count)
+    indices = read_segments(segments, count)
     ids, superpoint = np.unique(indices, return_inverse=True)
     superpoint = superpoint.reshape(-1).astype(np.int32)
     raw_id, nyu40_id = np.zeros((2, len(ids)), dtype=np.int64)
@@ -132,7 +132,8 @@ def _from_groups(segments: Path, groups: Path, count: int, table: LabelTable) ->
     )
 
 
-def _segment_indices(path: Path, count: int) -> np.ndarray:
+def read_segments(path: Path, count: int) -> np.ndarray:
+    """Segment of each of `count` vertices (N,) int64, from a .segs.json; the ids are not contiguous."""
     data = _read_json(path)
     indices = _integers(data.get("segIndices"))
     if indices is None:
