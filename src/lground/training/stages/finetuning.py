@@ -1,0 +1,190 @@
+"""Points to classes, from pretrained weights or from scratch (the second stage of ECCV 2022)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lground import losses
+from lground.data import Batch, SceneDataset, collate
+from lground.errors import InputError
+from lground.labels import LabelSet
+from lground.models import TEMPERATURE, Model, Res16UNet, load_model, transfer_weights
+from lground.progress import say
+from lground.text import Anchors, load_anchors
+from lground.training.recipe import Recipe
+from lground.training.score import sparse_input
+from lground.training.stages.pretraining import fix_projection
+from lground.training.stages.stage import Stage
+
+CLASS_WEIGHTS = {"inverse_log": losses.inverse_log_frequency, "log": losses.log_frequency}
+
+
+class Finetuning(Stage):
+    """A classifier on the features, by cross-entropy or focal loss, with further terms by weight.
+
+    loss.lovasz: the Lovász-softmax loss of the same logits. loss.language: features are held at the text anchors
+    of their classes, too, by soft-max over all classes; the anchors stay as pretraining projected them.
+    """
+
+    allowed_losses = ("cross_entropy", "focal")
+
+    def __init__(self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> None:
+        _check_recipe(recipe)
+        pretrained = load_model(recipe.network.weights) if recipe.network.weights else None
+        language = recipe.loss.language > 0
+        anchors = _text_anchors(recipe, label_set, pretrained) if language else None
+        super().__init__(recipe, label_set, **_anchor_channels(pretrained, anchors))
+        network = self.model.network
+        if pretrained is not None:
+            self._start(pretrained, recipe, train_set)
+        self.register_buffer("anchors", None, persistent=False)  # (C, d)
+        if anchors is not None:
+            self._ground(anchors, pretrained or self.model, recipe)
+        if network.projection_layer is not None:  # of pretraining: kept to answer questions, not trained
+            network.projection_layer.requires_grad_(False)
+        self.classifier_only = recipe.network.classifier_only
+        if self.classifier_only:
+            network.requires_grad_(False)
+            network.final.requires_grad_(True)
+        self.class_counts, weights = None, None
+        if recipe.loss.class_weights != "none":
+            self.class_counts = torch.from_numpy(train_set.class_counts(len(label_set)))
+            weights = CLASS_WEIGHTS[recipe.loss.class_weights](self.class_counts)
+        self.register_buffer("class_weights", weights)
+
+    def _start(self, pretrained: Model, recipe: Recipe, train_set: SceneDataset) -> None:
+        """Load the weights that the recipe names, all but a classifier of other classes."""
+        source, network, label_set = recipe.network.weights, self.model.network, self.model.label_set
+        same_classes = pretrained.label_set.names == label_set.names
+        if recipe.network.classifier == "anchors":
+            if pretrained.has_classifier or pretrained.anchors is None:
+                raise InputError(
+                    f"{source}: has no anchors to start a classifier at; use network.classifier=random"
+                )
+            if not same_classes:
+                raise InputError(
+                    f"{source}: its anchors are of other classes ({pretrained.label_set.name}, not "
+                    f"{label_set.name}); use network.classifier=random"
+                )
+        if pretrained.has_classifier and not same_classes:
+            say(f"{source}: classifies {pretrained.label_set.name}, a new classifier learns {label_set.name}")
+            pretrained.network.final = None
+        fresh = transfer_weights(pretrained, network, source, fresh=("final.",))
+        say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}")
+        if recipe.network.classifier == "anchors":
+            start_classifier(network, pretrained, train_set)
+
+    @torch.no_grad()
+    def _ground(self, anchors: Anchors, projecting: Model, recipe: Recipe) -> None:
+        """Fix the anchors at the width of the features, and keep the words in the model where it can use them."""
+        model, text, width = self.model, anchors.plain, anchors.plain.shape[1]
+        takes = _text_width(projecting)
+        if width != takes:
+            raise InputError(
+                f"{recipe.text.anchors}: anchors are {width} wide, {projecting.name} takes {takes} wide ones; "
+                "give other anchors, or start from weights of `lground pretrain`, which hold their own"
+            )
+        if width == _text_width(model):
+            model.anchors = text
+            model.grounding = {"encoder": anchors.encoder, "prompt": anchors.prompt}
+        if projecting is model and model.network.projection_layer is not None:  # nobody learned one
+            fix_projection(model)
+        self.anchors = projecting.project(text)
+        if model.network.block8[-1].final_relu:
+            # Pretraining brought signed features f near an anchor a; what is left of them here is relu(f), which
+            # lies at relu(a): the negative half of an anchor is out of its reach.
+            self.anchors = self.anchors.relu()
+
+    def train(self, mode: bool = True) -> "Finetuning":
+        super().train(mode)
+        if self.classifier_only:  # frozen features: their batch statistics stay those of pretraining too
+            self.model.network.eval()
+        return self
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        logits, features = self.model(sparse_input(batch))
+        labels, loss = batch.labels, self.loss
+        parts = {loss.name: self._classification(logits, labels)}
+        if loss.lovasz > 0:
+            parts["lovasz"] = loss.lovasz * losses.lovasz_softmax(logits, labels)
+        if loss.language > 0:
+            language = losses.language_cross_entropy(features, labels, self.anchors, loss.temperature)
+            parts["language"] = loss.language * language
+        return self.total(parts)
+
+    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss, weights = self.loss, self.class_weights
+        if loss.name == "focal":
+            return losses.focal_loss(logits, labels, gamma=loss.gamma, weights=weights)
+        return losses.cross_entropy(logits, labels, weights=weights, label_smoothing=loss.label_smoothing)
+
+    def class_weight_table(self) -> list[dict]:
+        """Class, labelled points in the training scenes and weight, where the loss has weights; else empty."""
+        if self.class_counts is None:
+            return []
+        labels = self.model.label_set
+        columns = labels.ids.tolist(), labels.names, self.class_counts.tolist(), self.class_weights.tolist()
+        return [
+            {"id": id_, "name": name, "points": points, "weight": weight}
+            for id_, name, points, weight in zip(*columns, strict=True)
+        ]
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuse what would silently do nothing."""
+    network, loss = recipe.network, recipe.loss
+    if not network.weights and (network.classifier_only or network.classifier == "anchors"):
+        raise InputError(
+            "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"
+        )
+    if network.classifier_only and loss.language > 0:
+        raise InputError("loss.language moves features, but network.classifier_only freezes them: set one")
+    if loss.name == "focal" and loss.label_smoothing > 0:
+        raise InputError("loss.label_smoothing is for loss.name=cross_entropy; set it to 0 for focal")
+    if recipe.attributes.mode != "none":
+        raise InputError("attributes.mode is for pretraining: a classifier has no name for a red chair")
+
+
+def _text_anchors(recipe: Recipe, label_set: LabelSet, pretrained: Model | None) -> Anchors:
+    """The anchors that the weights were pretrained with, else those of the recipe."""
+    if pretrained is None or pretrained.anchors is None:
+        if recipe.text.anchors is None:
+            raise InputError(
+                "loss.language needs text anchors: start from weights of `lground pretrain` "
+                "(network.weights=RUN), or give text.anchors=FILE"
+            )
+        return load_anchors(recipe.text.anchors, names=label_set.names)
+    if pretrained.label_set.names != label_set.names:
+        raise InputError(
+            f"{recipe.network.weights}: its anchors are of other classes ({pretrained.label_set.name}, not "
+            f"{label_set.name}): set loss.language=0, or data.label_set={pretrained.label_set.name}"
+        )
+    grounding = {"encoder": "", "prompt": ""} | pretrained.grounding
+    return Anchors(pretrained.anchors, label_set.names, **grounding)
+
+
+def _text_width(model: Model) -> int:
+    """How wide the texts are that compare to the model's features."""
+    projection = model.network.projection_layer
+    return model.network.feature_channels if projection is None else projection.in_channels
+
+
+def _anchor_channels(pretrained: Model | None, anchors: Anchors | None) -> dict[str, int]:
+    """How wide the texts are that a network's projection takes, where that is known."""
+    projection = None if pretrained is None else pretrained.network.projection_layer
+    if projection is not None:
+        return {"anchor_channels": projection.in_channels}
+    return {} if anchors is None else {"anchor_channels": anchors.plain.shape[1]}
+
+
+@torch.no_grad()
+def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneDataset) -> None:
+    """Let a fresh linear classifier say what the pretrained model says: its rows are the anchors' directions.
+
+    The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene.
+    """
+    batch = collate([train_set[0, 0]])[0]
+    norm = pretrained.network(sparse_input(batch)).features.norm(dim=1).mean()
+    directions = F.normalize(pretrained.project(pretrained.anchors), dim=1)  # (C, d)
+    network.final.kernel.copy_(directions.T / (TEMPERATURE * norm))
+    network.final.bias.zero_()
