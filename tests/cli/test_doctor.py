@@ -34,7 +34,7 @@ def test_what_cannot_be_tuned_is_one_line_and_code_2(capsys, monkeypatch, option
 
 @pytest.mark.usefixtures("kernels")
 def test_gains_are_a_table_of_what_became_faster(capsys):
-    from lground.sparse.kernels.convolution import Config
+    from lground.sparse.kernels.configuration import Config
     from lground.sparse.kernels.tuning import Layer, Tuned
 
     first, other = Config(64, 64, 4, 5, 1), Config(64, 32, 4, 5, 4)
@@ -64,7 +64,7 @@ def pretended_gpu(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("kernels")
 def test_what_was_found_is_kept_also_when_interrupted(capsys, monkeypatch, pretended_gpu, interrupted):
     from lground.sparse.kernels import configuration, tuning
-    from lground.sparse.kernels.convolution import Config
+    from lground.sparse.kernels.configuration import Config
 
     monkeypatch.setattr(configuration, "chip", lambda device: configuration.Chip())
     asked = []

@@ -165,8 +165,7 @@ class Trunk:
         return _Block(first, second, shortcut, block.final_relu)
 
     def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
-        from lground.sparse.kernels.convolution import lay_out
-        from lground.sparse.kernels.tf32 import operand
+        from lground.sparse.kernels.tf32 import lay_out, operand
 
         scale, shift = fold(norm.bn, conv.bias)
         if kernel is None:

@@ -72,6 +72,8 @@ VARIANTS: dict[str, Variant] = {
     "Res16UNet34CR_Proj": Variant(L34, C34, final_relu=False, projection=True),
     "Res16UNet34C_P": Variant(L34, C34),
     "Res16UNet34D": Variant(L34, CLIP, final_relu=False),
+    # For anchors of other widths than 512; not of the original.
+    "Res16UNet34D_Proj": Variant(L34, CLIP, final_relu=False, projection=True),
     "Res16UNet34DPaired": Variant(L34, CLIP, final_relu=False),
     "Res16UNet34Dv2": Variant(L34, CLIP, final_relu=False, head="two_step"),
     "Res16UNet34Dv3": Variant(L34, CLIP, final_relu=False, head="block"),

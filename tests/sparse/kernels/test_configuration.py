@@ -17,6 +17,7 @@ from lground.models import build
 from lground.sparse.kernels import configuration
 from lground.sparse.kernels.configuration import (
     Chip,
+    Config,
     chip,
     choose,
     default,
@@ -26,7 +27,6 @@ from lground.sparse.kernels.configuration import (
     shared_memory,
     store,
 )
-from lground.sparse.kernels.convolution import Config
 from lground.sparse.kernels.tuning import layers
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lground.sparse import KernelMap, functional
-from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, choose
-from lground.sparse.kernels.convolution import Config, convolution, takes
+from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, Config, choose
+from lground.sparse.kernels.convolution import convolution, takes
 from lground.sparse.kernels.pyramid import Pyramid
 from lground.sparse.kernels.tf32 import operand, plain_round_to_tf32
 from lground.sparse.kernels.tiles import Tiles

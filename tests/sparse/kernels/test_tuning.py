@@ -7,7 +7,7 @@ pytest.importorskip("triton")
 
 from lground.models import build
 from lground.sparse.kernels import configuration, tuning
-from lground.sparse.kernels.convolution import Config
+from lground.sparse.kernels.configuration import Config
 from lground.sparse.kernels.tuning import Layer, Problem, Scene, fastest, layers, surfaces
 
 LAYERS = [

@@ -8,7 +8,7 @@ from lground.sparse.engine import PyramidMap, Remake
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
-from lground.sparse.kernels.tf32 import operand
+from lground.sparse.kernels.tf32 import lay_out, operand
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
 
@@ -67,7 +67,7 @@ def run(
 ) -> Tensor:
     """Convolve (N, Cin) with (K, Cin, Cout), of one type, into (rows, Cout)."""
     kind = precision(kernel.dtype)
-    features, kernel = _rows(operand(features, kind)), convolution.lay_out(operand(kernel, kind), kind)
+    features, kernel = _rows(operand(features, kind)), lay_out(operand(kernel, kind), kind)
     out = features.new_empty(rows, kernel.shape[2])
     e = epilogue or Epilogue()
     config = choose(tiles, kernel.shape[1], kernel.shape[2], kernel.dtype)

@@ -20,13 +20,30 @@ import torch
 import triton
 
 from lground.files import write_json
-from lground.sparse.kernels.convolution import Config
 from lground.sparse.kernels.tiles import Tiles
 
 TILE_ROWS = 64
 PROGRAMS = 1 << 16  # tiles x column ranges of a layer that is split, at most: each has a counter of arrivals
 MAX_SPLITS = 8
 STAGES = range(2, 7)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of the work of one program.
+
+    Attributes:
+        columns: output channels per program; 96 stands for 64 + 32.
+        depth: input channels per step.
+        warps, stages: warps of a program, depth of its load pipeline.
+        splits: programs that share one walk.
+    """
+
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+    splits: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ def path(device: torch.device) -> Path:
 def version() -> str:
     """Of the kernels: a hash of their source."""
     folder = Path(__file__).parent
-    sources = [(folder / f"{module}.py").read_bytes() for module in ("convolution", "tiles")]
+    sources = [(folder / f"{module}.py").read_bytes() for module in ("convolution", "tf32", "tiles")]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 

@@ -13,13 +13,12 @@ a convolution between a set of voxels and itself, along the tiles of the opposit
 Twin: `lground.sparse.functional.sparse_convolution`.
 """
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from lground.sparse.kernels.configuration import Config
 from lground.sparse.kernels.launch import Kernel
 from lground.sparse.kernels.tf32 import round_to_tf32
 from lground.sparse.kernels.tiles import Tiles
@@ -141,31 +140,6 @@ def convolve(
         finish(
             acc2, columns2, lanes, out_rows, valid, y, y_stride, scale, shift, add, add_stride, RELU, ROUND
         )
-
-
-@dataclass(frozen=True)
-class Config:
-    """Shape of the work of one program.
-
-    Attributes:
-        columns: output channels per program; 96 stands for 64 + 32.
-        depth: input channels per step.
-        warps, stages: warps of a program, depth of its load pipeline.
-        splits: programs that share one walk.
-    """
-
-    columns: int
-    depth: int
-    warps: int
-    stages: int
-    splits: int
-
-
-def lay_out(kernel: Tensor, precision: str) -> Tensor:
-    """The matrices (K, Cin, Cout) as they are read best: the TF32 unit wants input channels side by side."""
-    if precision != "tf32" or kernel.stride(1) == 1:
-        return kernel
-    return kernel.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def takes(in_channels: int, out_channels: int) -> bool:

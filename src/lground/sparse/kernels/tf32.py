@@ -36,6 +36,13 @@ def operand(x: Tensor, precision: str) -> Tensor:
     return rounded
 
 
+def lay_out(kernel: Tensor, precision: str) -> Tensor:
+    """The matrices (K, Cin, Cout) as they are read best: the TF32 unit wants input channels side by side."""
+    if precision != "tf32" or kernel.stride(1) == 1:
+        return kernel
+    return kernel.transpose(1, 2).contiguous().transpose(1, 2)
+
+
 def plain_round_to_tf32(x: Tensor) -> Tensor:
     """The plain twin of `round_to_tf32`, for finite float32 numbers."""
     return ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lground.sparse.coordinates import CoordinateMap
 from lground.sparse.functional import Epilogue, sparse_convolution
 from lground.sparse.kernel_map import KernelMap
-from lground.sparse.kernels.configuration import KINDS, PROGRAMS, TILE_ROWS, chip, default, fits, key
-from lground.sparse.kernels.convolution import Config, convolution, takes
+from lground.sparse.kernels.configuration import KINDS, PROGRAMS, TILE_ROWS, Config, chip, default, fits, key
+from lground.sparse.kernels.convolution import convolution, takes
 from lground.sparse.kernels.pyramid import Pyramid
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.layers import SparseConv3d, SparseConvTranspose3d
