@@ -177,7 +177,7 @@ def test_two_processes_train_and_score_as_one(store, pretrained, tmp_path):
         "lground",
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    two = [*line, "data.batch_size=1", "--out", str(tmp_path / "two")]
+    two = [*line, "data.batch_size=1", "devices=2", "--out", str(tmp_path / "two")]
     ran = subprocess.run([*launch, *two], env=environment, check=True, capture_output=True, timeout=120)
     assert ran.stdout.count(b"finetune: epoch 1 is the best") == 1  # one of them speaks
     assert main([*line, "--out", str(tmp_path / "one")]) == 0

@@ -2,46 +2,45 @@
 
 import csv
 import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from lground.errors import InputError
 from lground.files import atomic_file, write_json
+from lground.models import Model, save_model
 from lground.progress import say
+from lground.training.logs import Log, open_logs
 from lground.training.recipe import Recipe
 
 STATE = "last.ckpt"
 
 
 class Run:
-    """Writes `recipe.yaml`, `log.csv`, TensorBoard events, `last.ckpt` and `metrics.json` into one folder.
+    """Writes `recipe.yaml`, `log.csv`, other logs, `last.ckpt`, weights and `metrics.json` into one folder.
 
-    Only the main process writes. Every file is whole or absent: a run killed at any moment can be resumed.
+    Only the main process may write. Every file is whole or absent: a run killed at any moment can be resumed.
+    A file that cannot be written (a full disk) is an InputError that names it.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, *, resume: bool, main: bool) -> None:
-        self.path, self.main = folder, main
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = folder, recipe
         self.rows: list[dict[str, Any]] = []
-        self._check(recipe, resume)
+        self._logs: list[Log] = []
 
-    def start(self, recipe: Recipe) -> None:
+    def start(self, weight_table: list[dict] | None) -> None:
         """Create the folder, once everything that the recipe names is known to be there."""
-        if self.main:
-            with atomic_file(self.path / "recipe.yaml") as part:
-                part.write_text(recipe.to_yaml())
-
-    def _check(self, recipe: Recipe, resume: bool) -> None:
-        saved = self.path / "recipe.yaml"
-        if not resume and (self.path / STATE).exists():
-            raise InputError(
-                f"{self.path}: holds a run already; give another folder, or --resume to go on with it"
-            )
-        if resume and saved.exists() and _identity(saved.read_text()) != _identity(recipe.to_yaml()):
-            raise InputError(
-                f"{saved}: differs from the recipe given; resume with the recipe the run started with"
-            )
+        with self._writing("recipe.yaml") as part:
+            part.write_text(self.recipe.to_yaml())
+        if weight_table:
+            self._write_table("class_weights.csv", weight_table)
+        self._logs = open_logs(self.path, self.recipe)
 
     def load(self) -> dict | None:
         """The state to resume from, or None when the run never saved one."""
@@ -49,57 +48,114 @@ class Run:
         if not path.exists():
             say(f"{self.path}: nothing saved yet, starting from the beginning")
             return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.rows = _read_log(self.path / "log.csv", state["epoch"])
+        state = _read_state(path)
+        self.rows = [row for row in read_log(self.path) if row["epoch"] <= state["epoch"]]
         return state
 
     def save(self, state: dict) -> None:
-        with atomic_file(self.path / STATE) as part:
+        with self._writing(STATE) as part:
             torch.save(state, part)
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Append one epoch to `log.csv` (rewritten whole: a row is complete or not there) and TensorBoard."""
-        self.rows.append(row)
-        columns = list(dict.fromkeys(key for r in self.rows for key in r))
-        with atomic_file(self.path / "log.csv") as part, open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        self._tensorboard(row)
+    def save_model(self, model: Model, name: str) -> None:
+        with self._writing(f"{name}.safetensors") as part:
+            save_model(model, part)
 
-    def _tensorboard(self, row: dict[str, Any]) -> None:
-        if not hasattr(self, "_writer"):
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:  # the extra `logging` is not installed; log.csv holds the same numbers
-                self._writer = None
-            else:
-                self._writer = SummaryWriter(str(self.path), purge_step=row["epoch"])
-        if self._writer is not None:
-            for key, value in row.items():
-                if key != "epoch" and isinstance(value, int | float):
-                    self._writer.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
-            self._writer.flush()
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one epoch to `log.csv` (rewritten whole: a row is complete or not there) and the other logs."""
+        self.rows.append(row)
+        self._write_table("log.csv", self.rows)
+        with self._explained("the logs"):
+            for log in self._logs:
+                log.write(row)
+
+    def picture(self, epoch: int) -> Path:
+        return self.path / "images" / f"epoch-{epoch:04}.png"
+
+    def log_picture(self, epoch: int) -> None:
+        with self._explained("the logs"):
+            for log in self._logs:
+                log.show(self.picture(epoch), epoch)
+
+    def finish(self) -> None:
+        for log in self._logs:
+            log.close()
 
     def write_metrics(self, metrics: dict) -> None:
-        write_json(self.path / "metrics.json", metrics)
+        with self._explained("metrics.json"):
+            write_json(self.path / "metrics.json", metrics)
 
-    def read_metrics(self) -> dict:
-        return json.loads((self.path / "metrics.json").read_text())
+    def _write_table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with self._writing(name) as part, open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        with self._explained(name), atomic_file(self.path / name) as part:
+            yield part
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own
+            raise InputError(
+                f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "
+                "is whole: make room and go on with --resume"
+            ) from error
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if shutil.disk_usage(folder).free < 1 << 20:
+        return "No space left on device"
+    return str(error).splitlines()[0]
+
+
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Raise InputError where another run would be overwritten, or another recipe resumed."""
+    saved = folder / "recipe.yaml"
+    if not resume and (folder / STATE).exists():
+        raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
+    if resume and saved.exists() and _identity(saved.read_text()) != _identity(recipe.to_yaml()):
+        raise InputError(
+            f"{saved}: differs from the recipe given; resume with the recipe the run started with"
+        )
+
+
+def epochs_done(folder: Path) -> int:
+    """Finished epochs of the run in `folder`; 0 when there is none."""
+    return _read_state(folder / STATE)["epoch"] if (folder / STATE).exists() else 0
+
+
+def read_metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `log.csv`, without what was not measured in an epoch; none without the file."""
+    if not (folder / "log.csv").exists():
+        return []
+    with open(folder / "log.csv", newline="") as file:
+        return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _read_state(path: Path) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path}: damaged ({str(error).splitlines()[0]}); start again in another folder"
+        ) from None
 
 
 def _identity(recipe: str) -> str:
-    """What two recipes must share to be the same run: all but how long it is and how it is loaded."""
-    free = ("epochs:", "workers:", "cache:", "checkpoint_every:")
+    """What two recipes must share to be the same run: all but how long it is, how loaded and how watched."""
+    free = ("epochs:", "workers:", "cache:", "checkpoint_every:", "images_every:", "wandb:")
     return "\n".join(line for line in recipe.splitlines() if not line.strip().startswith(free))
-
-
-def _read_log(path: Path, epochs: int) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-    return [row for row in rows if row["epoch"] <= epochs]
 
 
 def _number(text: str) -> int | float:

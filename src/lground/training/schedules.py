@@ -1,4 +1,6 @@
-"""Learning-rate schedules of the original system (stepped once per epoch), plus one-cycle (stepped per update)."""
+"""Learning-rate schedules: the original system's, stepped per epoch; one-cycle and cosine, stepped per update."""
+
+import math
 
 import torch
 from torch.optim import Optimizer
@@ -25,8 +27,16 @@ class Scheduler:
     """One learning-rate schedule behind two calls: `after_update` and `after_epoch`."""
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> None:
-        self.per_update = recipe.schedule.name == "onecycle"
+        self.per_update = recipe.schedule.name in ("onecycle", "cosine")
         self.inner = _build(optimizer, recipe.schedule, recipe.epochs, steps_per_epoch)
+
+    def state_dict(self) -> dict:
+        """How far the schedule is; its shape, one-cycle's too, is the recipe's (a resumed run may be longer)."""
+        shape = ("total_steps", "_schedule_phases")
+        return {key: value for key, value in self.inner.state_dict().items() if key not in shape}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.inner.load_state_dict(state)
 
     def after_update(self) -> None:
         if self.per_update:
@@ -56,5 +66,15 @@ def _build(optimizer: Optimizer, schedule: Schedule, epochs: int, steps: int) ->
         return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / (epochs + 1)) ** 2)
     if s.name == "plateau":
         return ReduceLROnPlateau(optimizer, "max", s.gamma, s.patience, min_lr=s.min_lr)
+    if s.name == "cosine":
+        return LambdaLR(optimizer, lambda update: _cosine(update, epochs * steps, s.warmup))
     peak = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, peak, total_steps=max(1, epochs * steps), pct_start=s.warmup)
+
+
+def _cosine(update: int, updates: int, warmup: float) -> float:
+    """Linearly up over the first share `warmup` of all updates, then half a cosine down to nothing."""
+    rising = warmup * updates
+    if update < rising:
+        return (update + 1) / (rising + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (update - rising) / max(updates - rising, 1)))

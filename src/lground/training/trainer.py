@@ -2,12 +2,14 @@
 
 Accelerate brings processes, devices, precision and gradient synchronisation. Every random choice is a function of
 (seed, epoch, scene) or of (seed, update, process), so a resumed run needs no random-number state: weights,
-optimiser, schedule and epoch are all there is to restore.
+optimiser, schedule and the place in the epoch are all there is to restore.
 """
 
+import itertools
 import time
+from collections import Counter
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,186 +18,228 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from lground.data import Batch, SceneDataset, build_loader, training_transforms
-from lground.errors import InputError
+from lground.data import Batch, SceneDataset, build_loader
 from lground.labels import LabelSet, load_labels
 from lground.metrics import sum_over_processes
-from lground.models import save_model
+from lground.models import Model
 from lground.progress import Progress, say
-from lground.scannet import list_scenes
+from lground.training.datasets import open_datasets
+from lground.training.ema import averaged
+from lground.training.failure import stop_with_reproduction
+from lground.training.logs import check_logs, epoch_row
+from lground.training.micro_batches import split_evenly
 from lground.training.recipe import Recipe
-from lground.training.run import Run
+from lground.training.run import Run, read_metrics
 from lground.training.schedules import Scheduler, build_optimizer
 from lground.training.score import Confusion, score, summarize
 from lground.training.stages import build_stage
-
-
-def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
-    """Run one stage into the run folder `out`; returns what `metrics.json` holds.
-
-    The folder receives `recipe.yaml`, `log.csv`, TensorBoard events (when tensorboard is installed), `last.ckpt`
-    (to resume from), `last.safetensors`, `best.safetensors` (highest validation mIoU) and `metrics.json`.
-    Raises `InputError` when the recipe does not fit the data or `out` holds another run.
-    """
-    return Trainer(recipe, Path(out), resume=resume).run()
+from lground.training.stopping import StopSignal, Terminated
+from lground.training.synchronized import synchronize_batch_norm
 
 
 class Trainer:
-    """One stage of training, from its recipe to its run folder."""
+    """One stage of training, from its recipe to its run folder; `weights`: what it starts from."""
 
-    def __init__(self, recipe: Recipe, out: Path, *, resume: bool) -> None:
-        if recipe.data.root is None:
-            raise InputError("data.root is not set: give the folder of prepared scenes, data.root=FOLDER")
+    def __init__(self, recipe: Recipe, out: Path, *, resume: bool, weights: str | None) -> None:
+        check_logs(recipe)
         self.recipe = recipe
         AcceleratorState._reset_state()  # a run before this one in the process may have used another precision
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        self.folder = Run(out, recipe, resume=resume, main=self.accelerator.is_main_process)
+        self.main = self.accelerator.is_main_process
+        self.folder = Run(out, recipe)
         self.label_set: LabelSet = load_labels(recipe.data.label_set)
-        self.train_set, self.val_set = _datasets(recipe)
+        self.train_set, self.val_set = open_datasets(recipe)
         torch.manual_seed(recipe.seed)
-        stage = build_stage(recipe, self.label_set, self.train_set)
-        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
-            stage = nn.SyncBatchNorm.convert_sync_batchnorm(stage)
+        started = replace(recipe, network=replace(recipe.network, weights=weights))
+        stage = build_stage(started, self.label_set, self.train_set)
+        stage.model.recipe = recipe.to_yaml()
+        table = stage.class_weight_table() if hasattr(stage, "class_weight_table") else None
+        stage = synchronize_batch_norm(stage, self.accelerator.device)
         optimizer = build_optimizer([p for p in stage.parameters() if p.requires_grad], recipe.optimizer)
         self.stage, self.optimizer = self.accelerator.prepare(stage, optimizer)
+        self.average = averaged(self.bare_stage.model, recipe.ema) if recipe.ema else None
         self.steps = len(self._loader(self.train_set, 0, train=True))
         self.scheduler = Scheduler(optimizer, recipe, self.steps)
-        self.epoch, self.best = 0, -1.0
+        self.epoch, self.step, self.best = 0, 0, -1.0  # finished epochs; updates done in the present one
+        self.sums: Counter[str] = Counter()  # over the present epoch
         if resume and (state := self.folder.load()):
             self._restore(state)
-        self.folder.start(recipe)
+        if self.main:
+            self.folder.start(table)
 
     @property
     def bare_stage(self) -> nn.Module:
         """The stage without the wrapper that synchronises gradients."""
         return self.accelerator.unwrap_model(self.stage)
 
+    @property
+    def model(self) -> Model:
+        """What is evaluated and saved."""
+        return self.bare_stage.model if self.average is None else self.average.module
+
     def run(self) -> dict:
         recipe = self.recipe
-        total = recipe.epochs * self.steps
-        with Progress(recipe.stage, total, self.epoch * self.steps) as bar:
+        total, done = recipe.epochs * self.steps, self.epoch * self.steps + self.step
+        with StopSignal() as self.stop, Progress(recipe.stage, total, done) as bar:
             while self.epoch < recipe.epochs:
+                self._train_epoch(bar)
                 start = time.monotonic()
-                loss, metrics = self._train_epoch(bar), {}
-                self.epoch += 1
-                row = {"epoch": self.epoch, "loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
-                last = self.epoch == recipe.epochs
-                if self.val_set is not None and (last or self.epoch % recipe.validate_every == 0):
+                number, metrics = self.epoch + 1, {}
+                last = number == recipe.epochs
+                if self.val_set is not None and (last or number % recipe.validate_every == 0):
                     metrics = self._validate()
-                    row |= _log_entries(metrics)
-                self.scheduler.after_epoch(row.get("val_miou"))
-                self._finish_epoch(row | {"seconds": round(time.monotonic() - start, 2)}, metrics, last)
-        return self.folder.read_metrics()
+                if self.val_set is not None and recipe.images_every and number % recipe.images_every == 0:
+                    self._draw(number)
+                self.sums["seconds"] += time.monotonic() - start
+                self._finish_epoch(metrics, last)
+        if self.main:
+            self.folder.finish()
+        return read_metrics(self.folder.path)
 
-    def _train_epoch(self, bar: Progress) -> float:
+    def _train_epoch(self, bar: Progress) -> None:
         self.stage.train()
-        losses = []
-        for step, batches in enumerate(self._loader(self.train_set, self.epoch, train=True)):
-            losses.append(self._update(batches, self.epoch * self.steps + step))
-            bar.advance(f"loss {losses[-1]:.3f}")
-        mean = torch.tensor(losses, dtype=torch.float64).mean()
-        return float(self.accelerator.reduce(mean.to(self.accelerator.device).float(), "mean"))
+        loader = iter(self._loader(self.train_set, self.epoch, start=self.step, train=True))
+        while self.step < self.steps:
+            start = time.monotonic()
+            batches = next(loader)
+            waiting = time.monotonic() - start
+            losses = self._update(batches)
+            self.step += 1
+            seconds = time.monotonic() - start
+            self.sums.update(
+                losses | {"updates": 1, "training": seconds, "seconds": seconds, "waiting": waiting}
+            )
+            bar.advance(f"loss {losses['loss']:.3f}")
 
-    def _update(self, batches: list[Batch], update: int) -> float:
-        """One optimiser step over the micro-batches of all processes, each weighted by its share of labelled voxels."""
-        generator = self._generator(update)
-        labelled = [int((batch.labels >= 0).sum()) for batch in batches]
-        total = sum_over_processes(torch.tensor(sum(labelled))).clamp(min=1).item()
-        total /= self.accelerator.num_processes  # gradients are averaged over processes
-        mean = 0.0
-        for batch, count in zip(batches, labelled, strict=True):
-            last = batch is batches[-1]
-            with nullcontext() if last else self.accelerator.no_sync(self.stage):
-                loss = self.stage(batch.to(self.accelerator.device), generator) * (count / total)
-                self.accelerator.backward(loss)
-            mean += float(loss.detach())
-        if not np.isfinite(mean):
-            raise InputError(f"the loss is {mean} at update {update}: training diverged; lower optimizer.lr")
+    def _update(self, batches: list[Batch]) -> dict[str, float]:
+        """One optimiser step over the micro-batches of all processes, each weighted by its share of labelled voxels.
+
+        Returns the loss and its parts, over all processes.
+        """
+        update = self.epoch * self.steps + self.step
+        labelled = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        scenes = sum(len(batch.scenes) for batch in batches)
+        # (processes, 4): whoever is asked to stop, all stop before the same update
+        table = self._gather([len(batches), labelled, scenes, int(self.stop.asked)])
+        if table[:, 3].any():
+            self._leave()
+        total = max(1.0, float(table[:, 1].sum())) / len(table)  # gradients are averaged over processes
+        batches = split_evenly(batches, int(table[:, 0].max()))
+        generator, sums, losses = self._generator(update), Counter(), []
+        for k, batch in enumerate(batches, 1):
+            share = int((batch.labels >= 0).sum()) / total
+            with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.stage):
+                loss = self.stage(batch.to(self.accelerator.device), generator)
+                self.accelerator.backward(loss * share)
+            losses.append(float(loss.detach()))
+            parts = {f"loss_{name}": value for name, value in getattr(self.bare_stage, "parts", {}).items()}
+            for name, value in {"loss": losses[-1], **parts}.items():
+                sums[name] += value * share if share else 0.0
+        means = dict(zip(sums, self._gather(list(sums.values())).mean(0).tolist(), strict=True))
+        if not np.isfinite(means["loss"]):
+            folder = self.folder.path / f"nan-{update}"
+            place = {"seed": self.recipe.seed, "epoch": self.epoch, "update": update}
+            stop_with_reproduction(folder, self.recipe.to_yaml(), self.bare_stage, batches, losses, **place)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.after_update()
-        return mean
+        if self.average is not None:
+            self.average.update_parameters(self.bare_stage.model)
+        return means | {"scenes": float(table[:, 2].sum())}
 
     def _validate(self) -> dict:
-        model = self.bare_stage.eval().model
-        confusion = score(model, self._loader(self.val_set, 0, train=False), self.accelerator.device)
+        """Scores of the validation scenes; broken off where a process is asked to stop."""
+        loader = self._loader(self.val_set, 0, train=False)
+        heard = itertools.takewhile(lambda _: not self.stop.asked, loader)
+        confusion = score(self.model.eval(), heard, self.accelerator.device)
+        if self._gather([int(self.stop.asked)]).any():
+            self._leave()
         return summarize(Confusion(*map(sum_over_processes, confusion)), self.label_set)
 
-    def _finish_epoch(self, row: dict, metrics: dict, last: bool) -> None:
-        better = row.get("val_miou", -1.0) > self.best
-        self.best = max(self.best, row.get("val_miou", -1.0))
+    def _draw(self, epoch: int) -> None:
+        from lground.report.rooms import draw_room  # a later room of the house, visited for the picture alone
+
+        if self.main:
+            draw_room(self.folder.picture(epoch), self.model.eval(), self.val_set, self.accelerator.device)
+            self.folder.log_picture(epoch)
+
+    def _finish_epoch(self, metrics: dict, last: bool) -> None:
+        row = epoch_row(self.epoch + 1, self.sums, self.optimizer.param_groups[0]["lr"], metrics)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, Counter()
+        miou = row.get("val_miou")
+        self.scheduler.after_epoch(miou)
+        better = miou is not None and miou > self.best
+        self.best = miou if better else self.best
         due = last or self.epoch % self.recipe.checkpoint_every == 0
-        if self.folder.main:
+        if self.main:
             self.folder.log(row)
             if better or (last and self.best < 0):  # without validation the last epoch is the best
-                self._export("best")
+                self.folder.save_model(self.model, "best")
                 self.folder.write_metrics({"epoch": self.epoch, **metrics})
             if due:
-                self._export("last")
+                self.folder.save_model(self.model, "last")
                 self.folder.save(self._state())
         self.accelerator.wait_for_everyone()
 
-    def _export(self, name: str) -> None:
-        save_model(self.bare_stage.model, self.folder.path / f"{name}.safetensors")
+    def _leave(self) -> None:
+        """Save where training stands, in mid-epoch, and end."""
+        if self.main:
+            self.folder.save(self._state())
+        self.accelerator.wait_for_everyone()
+        say(
+            f"{self.folder.path}: terminated, saved after update {self.step} of {self.steps} in epoch "
+            f"{self.epoch + 1}; --resume goes on from there"
+        )
+        raise Terminated
 
     def _state(self) -> dict:
         return {
             "epoch": self.epoch,
+            "step": self.step,
+            "sums": dict(self.sums),
             "best": self.best,
             "stage": self.bare_stage.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.inner.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         }
 
     def _restore(self, state: dict) -> None:
         self.bare_stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.inner.load_state_dict(state["scheduler"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.best = state["epoch"], state["best"]
-        say(f"{self.folder.path}: going on after epoch {self.epoch}")
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.sums = Counter(state["sums"])
+        say(f"{self.folder.path}: going on after epoch {self.epoch}, update {self.step}")
+
+    def _gather(self, row: list[float]) -> torch.Tensor:
+        """(processes, values) float64: the row of every process, on every one."""
+        kind = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
+        rows = torch.tensor([row], dtype=kind, device=self.accelerator.device)
+        return self.accelerator.gather(rows).cpu()
 
     def _generator(self, update: int) -> torch.Generator:
         """Random numbers of one update: the same after a resume, different on every process."""
         seed = np.random.SeedSequence([self.recipe.seed, update, self.accelerator.process_index])
         return torch.Generator(self.accelerator.device).manual_seed(int(seed.generate_state(1)[0]))
 
-    def _loader(self, dataset: SceneDataset, epoch: int, *, train: bool):
+    def _loader(self, dataset: SceneDataset, epoch: int, *, train: bool, start: int = 0):
         data = self.recipe.data
         return build_loader(
             dataset,
             data.batch_size if train else 1,
+            accumulate=data.accumulate if train else 1,
             point_limit=data.point_limit if train else None,
             shuffle=train,
             workers=data.workers,
             seed=self.recipe.seed,
             epoch=epoch,
+            start_batch=start,
             num_replicas=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
         )
-
-
-def _datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
-    data = recipe.data
-    common = dict(label_set=data.label_set, voxel_size=data.voxel_size, reduce=data.reduce, cache=data.cache)
-    transforms = training_transforms(**asdict(recipe.augment))
-    train_set = SceneDataset(
-        data.root, "train", annotation=data.annotation, transforms=transforms, seed=recipe.seed, **common
-    )
-    try:
-        list_scenes(data.root, "val")
-    except InputError as error:
-        say(f"training without validation: {error}")
-        return train_set, None
-    return train_set, SceneDataset(data.root, "val", **common)
-
-
-def _log_entries(metrics: dict) -> dict[str, float]:
-    """The means per vertex as columns of the log: val_miou, val_miou_head, ..."""
-    means = metrics["vertex"]["means"]
-    columns = {
-        "val_miou" if name == "all" else f"val_miou_{name}": mean["mean_iou"] for name, mean in means.items()
-    }
-    return {column: value for column, value in columns.items() if value is not None}

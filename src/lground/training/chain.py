@@ -1,0 +1,50 @@
+"""A recipe as one command: the processes it needs, the pretraining that comes before, then the stage itself."""
+
+from pathlib import Path
+
+from lground.errors import InputError
+from lground.progress import say
+from lground.training.launch import join_processes, start_processes
+from lground.training.recipe import Recipe
+from lground.training.run import check_folder, epochs_done, read_metrics
+from lground.training.trainer import Trainer
+
+BEFORE = "before"
+
+
+def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
+    """Run a recipe into the run folder `out`; returns what its `metrics.json` holds.
+
+    The folder receives `recipe.yaml`, `log.csv`, TensorBoard events (when tensorboard is installed), `last.ckpt`
+    (to resume from), `last.safetensors`, `best.safetensors` (highest validation mIoU) and `metrics.json`.
+    With `recipe.before` that pretraining runs first, into `<out>/before`, unless it is there and finished; the
+    stage starts from its best weights. With `recipe.devices` above 1 and no launcher, processes are started.
+    SIGTERM saves after the present update and raises `Terminated`, a SystemExit with code 143.
+    Raises `InputError` when the recipe does not fit the data or `out` holds another run.
+    """
+    out = Path(out)
+    if recipe.before is not None and recipe.network.weights is not None:
+        raise InputError(
+            f"network.weights={recipe.network.weights}: with before, the weights are those of the "
+            "pretraining; give one of the two"
+        )
+    joined = join_processes(recipe)
+    check_folder(out, recipe, resume=resume)
+    if not joined:
+        start_processes(recipe, out, resume=resume)
+        return read_metrics(out)
+    weights = recipe.network.weights
+    if recipe.before is not None:
+        weights = str(_run_before(recipe.before, out / BEFORE, resume))
+    return Trainer(recipe, out, resume=resume, weights=weights).run()
+
+
+def _run_before(recipe: Recipe, out: Path, resume: bool) -> Path:
+    """Have the weights of the pretraining; returns their file."""
+    finished = epochs_done(out) >= recipe.epochs
+    check_folder(out, recipe, resume=resume or finished)
+    if finished:
+        say(f"{out}: finished, its weights are taken")
+    else:
+        Trainer(recipe, out, resume=resume, weights=recipe.network.weights).run()
+    return out / "best.safetensors"

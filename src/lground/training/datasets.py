@@ -1,0 +1,39 @@
+"""The scenes of a recipe, for training and for validation."""
+
+from dataclasses import asdict
+
+from lground import data
+from lground.data import SceneDataset, training_transforms
+from lground.errors import InputError
+from lground.progress import say
+from lground.scannet import list_scenes
+from lground.training.recipe import Recipe
+
+
+def open_datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
+    """Training and validation scenes; None for the latter where the store has none."""
+    if recipe.data.root is None:
+        raise InputError("data.root is not set: give the folder of prepared scenes, data.root=FOLDER")
+    d = recipe.data
+    common = dict(label_set=d.label_set, voxel_size=d.voxel_size, reduce=d.reduce, cache=d.cache)
+    added: dict = {"mix": d.mix} if d.mix else {}
+    if recipe.paste.count:
+        added["paste"] = data.Paste(**asdict(recipe.paste))
+    if recipe.attributes.mode == "raw":
+        chances = recipe.attributes.color_probability, recipe.attributes.scale_probability
+        added["attributes"] = data.Attributes(color_probability=chances[0], scale_probability=chances[1])
+    train_set = SceneDataset(
+        d.root,
+        "train",
+        annotation=d.annotation,
+        transforms=training_transforms(**asdict(recipe.augment)),
+        seed=recipe.seed,
+        **common,
+        **added,
+    )
+    try:
+        list_scenes(d.root, "val")
+    except InputError as error:
+        say(f"training without validation: {error}")
+        return train_set, None
+    return train_set, SceneDataset(d.root, "val", **common)
