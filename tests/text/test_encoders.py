@@ -73,6 +73,26 @@ def test_sentence_transformers_pool_as_they_say(tiny_sentence_transformer, tiny_
     torch.testing.assert_close(vectors, first, rtol=1e-4, atol=1e-5)
 
 
+def test_gpt2_has_no_padding_token(tmp_path):
+    """Texts of different lengths in one batch, each as when encoded alone."""
+    from transformers import GPT2Config, GPT2Model, GPT2TokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    words = [*bytes_to_unicode().values(), "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = GPT2TokenizerFast(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    tokenizer.save_pretrained(tmp_path)
+    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    model = GPT2Model(config).eval()
+    model.save_pretrained(tmp_path)
+    assert tokenizer.pad_token is None
+    expected = one_by_one(
+        lambda i: model(i).last_hidden_state.mean(1), [tokenizer(t).input_ids for t in TEXTS]
+    )
+    torch.testing.assert_close(encode_texts(TEXTS, str(tmp_path)), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_plain_language_models_get_the_mean_over_tokens(tiny_bert):
     from transformers import BertModel
 

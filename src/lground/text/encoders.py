@@ -112,6 +112,8 @@ def _sentence_transformer(folder: Path) -> Encode:
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     except Exception as error:
         raise _not_loaded(folder, error) from error
+    if model.tokenizer.pad_token is None:  # GPT-2 has none; what pads is masked, so any token will do
+        model.tokenizer.pad_token = model.tokenizer.eos_token
     return lambda texts: model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
 
 

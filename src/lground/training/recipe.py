@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from lground.errors import InputError
+from lground.scannet.limited import parse_setting
 
 SHARED = (  # with the pretraining before a fine-tuning
     "data.root", "data.label_set", "data.annotation", "data.voxel_size", "data.workers", "text.anchors",
@@ -185,9 +186,12 @@ def shipped(stage: str) -> list[str]:
 def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by shipped name or path, apply `key=value` overrides.
 
+    "ours-34D@object-0.05" is ours-34D with data.annotation=object-0.05. Weights that are given
+    (network.weights) take the place of a pretraining that the recipe says comes before.
     Raises `InputError` for an unknown recipe or key (naming the nearest) and for a value of the wrong type.
     """
     recipe = Recipe(stage=stage, loss=Loss(name=FIRST_LOSS[stage]))  # type: ignore[arg-type]
+    name, annotation = _split_annotation(name)
     source, text = _recipe_text(name, stage)
     try:
         values = yaml.safe_load(text) or {}
@@ -195,7 +199,9 @@ def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{source}: not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{source}: a recipe is a mapping of keys to values")
-    changes = [(source, *pair) for pair in _flatten(values)]
+    changes = [(source, *pair) for pair in flatten(values)]
+    if annotation is not None:
+        changes.append((f"recipe {name}@{annotation}", "data.annotation", annotation))
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
@@ -207,8 +213,27 @@ def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
             _assign(recipe, key, value, where)
     if recipe.stage != stage:
         raise InputError(f"{source}: this recipe is for `lground {recipe.stage}`, not `lground {stage}`")
-    recipe.before = _load_before(recipe, first)
+    if recipe.network.weights is None:
+        recipe.before = _load_before(recipe, first)
+    elif command := [key for where, key, value in first if where == "command line" and value is not None]:
+        raise InputError(
+            f"command line: {command[0]} does nothing beside network.weights; give one of the two"
+        )
     return recipe
+
+
+def _split_annotation(name: str) -> tuple[str, str | None]:
+    """A recipe's name, and the limited annotation that it may carry behind an @."""
+    base, separator, annotation = name.partition("@")
+    if not separator or Path(name).is_file():
+        return name, None
+    try:
+        return base, parse_setting(annotation).text
+    except InputError:
+        raise InputError(
+            f"{name}: behind the @ goes a share of the points of each object, a number of points per scene or a "
+            "share of the scenes, such as object-0.05, scene-20 or scenes-0.10"
+        ) from None
 
 
 def _load_before(recipe: Recipe, changes: list[tuple[str, str, Any]]) -> Recipe | None:
@@ -256,10 +281,10 @@ def _recipe_text(name: str, stage: str) -> tuple[str, str]:
     )
 
 
-def _flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

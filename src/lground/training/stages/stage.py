@@ -3,6 +3,7 @@
 A stage is one module whose forward pass is the loss, so that gradient synchronisation and autocast wrap all of it.
 """
 
+import torch
 from torch import Tensor, nn
 
 from lground.errors import InputError
@@ -16,7 +17,7 @@ class Stage(nn.Module):
 
     Attributes:
         model: what is evaluated and saved.
-        parts: the terms that the last loss is the sum of, by name, detached scalars.
+        parts: the terms that the last loss is the sum of, by name.
     """
 
     allowed_losses: tuple[str, ...]
@@ -28,7 +29,7 @@ class Stage(nn.Module):
                 f"loss.name={recipe.loss.name}: {recipe.stage} takes {', '.join(self.allowed_losses)}"
             )
         self.loss = recipe.loss
-        self.parts: dict[str, Tensor] = {}
+        self._parts: dict[str, Tensor] = {}
         self.model = Model.fresh(
             recipe.network.name,
             label_set,
@@ -43,7 +44,12 @@ class Stage(nn.Module):
         """Class, points in the training labels and weight in the loss; empty for a loss without weights."""
         return []
 
+    @property
+    def parts(self) -> dict[str, float]:
+        # Read when asked for: the forward pass need not wait for the GPU.
+        return {name: float(term) for name, term in self._parts.items()}
+
     def total(self, parts: dict[str, Tensor]) -> Tensor:
         """The sum of the terms, which are kept as `parts`."""
-        self.parts = {name: term.detach() for name, term in parts.items()}
-        return sum(parts.values())
+        self._parts = {name: term.detach() for name, term in parts.items()}
+        return torch.stack(list(parts.values())).sum()
