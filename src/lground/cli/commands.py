@@ -2,6 +2,7 @@
 
 from lground.cli import app
 from lground.cli.anchors import anchors
+from lground.cli.compare import compare
 from lground.cli.convert import convert
 from lground.cli.demo import demo
 from lground.cli.doctor import doctor
@@ -13,5 +14,18 @@ from lground.cli.query import query
 from lground.cli.segment import segment
 from lground.cli.synth import synth
 
-for verb in (demo, synth, prepare, anchors, pretrain, finetune, evaluate, segment, query, convert, doctor):
+for verb in (
+    demo,
+    synth,
+    prepare,
+    anchors,
+    pretrain,
+    finetune,
+    compare,
+    evaluate,
+    segment,
+    query,
+    convert,
+    doctor,
+):
     app.command(verb.__name__)(verb)

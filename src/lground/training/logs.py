@@ -33,7 +33,7 @@ def open_logs(folder: Path, recipe: Recipe) -> list[Log]:
     return logs
 
 
-def epoch_row(epoch: int, sums: Mapping[str, float], lr: float, metrics: dict) -> dict[str, Any]:
+def epoch_row(epoch: int, sums: Mapping[str, float], metrics: dict) -> dict[str, Any]:
     """One line of the log: losses as means over the updates, scores per vertex, and how fast it went.
 
     waiting: the share of the training in which the process had nothing to do but wait for scenes.
@@ -46,7 +46,7 @@ def epoch_row(epoch: int, sums: Mapping[str, float], lr: float, metrics: dict) -
     return {
         "epoch": epoch,
         **{name: value / sums["updates"] for name, value in sums.items() if name.startswith("loss")},
-        "lr": lr,
+        "lr": sums["lr"],
         **{name: value for name, value in scores.items() if value is not None},
         "seconds": round(sums["seconds"], 2),
         "scenes_per_second": round(sums["scenes"] / training, 3),

@@ -3,7 +3,24 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of what they all do with it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class CpuSyncBatchNorm(nn.BatchNorm1d):
@@ -14,10 +31,10 @@ class CpuSyncBatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         wide = x.float()
         ones = torch.ones_like(wide[:, :1])
-        sums = all_reduce(torch.cat([wide.sum(0), ones.sum(0)]))  # differentiable, (C + 1,)
+        sums = _Sum.apply(torch.cat([wide.sum(0), ones.sum(0)]))  # differentiable, (C + 1,)
         count = sums[-1]
         mean = sums[:-1] / count
-        variance = all_reduce((wide - mean).square().sum(0)) / count  # centred first: no cancellation
+        variance = _Sum.apply((wide - mean).square().sum(0)) / count  # centred first: no cancellation
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -140,6 +140,7 @@ class Trainer:
             folder = self.folder.path / f"nan-{update}"
             place = {"seed": self.recipe.seed, "epoch": self.epoch, "update": update}
             stop_with_reproduction(folder, self.recipe.to_yaml(), self.bare_stage, batches, losses, **place)
+        self.sums["lr"] = self.optimizer.param_groups[0]["lr"]  # the last one counts
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.after_update()
@@ -164,7 +165,7 @@ class Trainer:
             self.folder.log_picture(epoch)
 
     def _finish_epoch(self, metrics: dict, last: bool) -> None:
-        row = epoch_row(self.epoch + 1, self.sums, self.optimizer.param_groups[0]["lr"], metrics)
+        row = epoch_row(self.epoch + 1, self.sums, metrics)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, Counter()
         miou = row.get("val_miou")
         self.scheduler.after_epoch(miou)

@@ -16,7 +16,8 @@ from lground.training import load_recipe, train
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # until the other end closes
+    while os.read(0, 1):  # until the other end closes
+        pass
     os.kill(os.getpid(), signal.SIGKILL)
 
 
