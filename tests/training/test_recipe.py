@@ -27,6 +27,89 @@ def test_saved_recipe_reads_back_the_same(stage, name, tmp_path):
     assert load_recipe(str(path), stage) == recipe
 
 
+LIMITED = [f"object-{r}" for r in ("0.01", "0.05", "0.10", "0.25", "0.50")]
+LIMITED += [f"scene-{n}" for n in (20, 50, 100, 200)]
+LIMITED += [f"scenes-{r}" for r in ("0.01", "0.05", "0.10", "0.20")]
+
+
+@pytest.mark.parametrize("setting", LIMITED)
+def test_a_recipe_by_its_limited_annotation(setting):
+    """The whole chain works on it; the command line still has the last word."""
+    recipe = load_recipe(f"ours-34D@{setting}", "finetune")
+    plain = load_recipe("ours-34D", "finetune", [f"data.annotation={setting}"])
+    assert recipe == plain
+    assert recipe.data.annotation == recipe.before.data.annotation == setting
+    other = load_recipe(f"scratch-34D@{setting}", "finetune", ["data.annotation=object-0.3"])
+    assert other.data.annotation == "object-0.3"
+    assert load_recipe(f"34D@{setting}", "pretrain").data.annotation == setting
+
+
+@pytest.mark.parametrize("name", ["ours-34D@5%", "ours-34D@", "ours-34D@object-0", "ours-34D@scenes-3"])
+def test_wrong_limited_annotation_names_the_recipe(name):
+    with pytest.raises(InputError, match=f"^{name}: .*object-0.05"):
+        load_recipe(name, "finetune")
+
+
+def test_a_file_may_have_an_at_in_its_name(tmp_path):
+    path = tmp_path / "mine@home.yaml"
+    path.write_text("epochs: 3")
+    assert load_recipe(str(path), "pretrain").epochs == 3
+
+
+PRETRAINED = [name for name in shipped("finetune") if load_recipe(name, "finetune").before]
+
+
+def test_recipes_on_pretrained_weights_never_start_from_scratch():
+    """All but scratch and its variants (and the demo, which is given weights) bring their pretraining."""
+    others = {"scratch-34C", "scratch-34D", "sampling-34D", "focal-34D", "demo"}
+    assert set(shipped("finetune")) - set(PRETRAINED) == others
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_given_weights_take_the_place_of_the_pretraining(name):
+    given = load_recipe(name, "finetune", ["network.weights=runs/mine"])
+    assert given.before is None and given.network.weights == "runs/mine"
+    changed = load_recipe(name, "finetune", ["before.epochs=7", "data.root=here", "network.weights=null"])
+    assert (changed.before.epochs, changed.before.data.root) == (7, "here")
+    assert changed.network.weights is None
+    assert load_recipe(name, "finetune", ["before=null"]).before is None
+
+
+@pytest.mark.parametrize("change", ["before=34D", "before.epochs=7"])
+def test_weights_and_a_pretraining_on_the_command_line_contradict(change):
+    with pytest.raises(InputError, match=r"network\.weights; give one"):
+        load_recipe("ours-34D", "finetune", ["network.weights=runs/mine", change])
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_weights_of_the_pretraining_fit_its_fine_tuning(name):
+    """Every tensor but the classifier comes from there, at full size (without allocating it)."""
+    recipe = load_recipe(name, "finetune")
+    with torch.device("meta"):
+        old = build(recipe.before.network.name, representation_only=True).state_dict()
+        new = build(recipe.network.name).state_dict()
+    for key, tensor in new.items():
+        assert key.startswith("final.") or old[key].shape == tensor.shape
+    assert all(key in new or key.startswith("projection_layer.") for key in old)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("clip-only-34D", "bert-34D"), ("clip-only-34D", "l1-34D"), ("ours-34D", "34D")]
+)
+def test_another_pretraining_on_the_command_line(name, weights):
+    recipe = load_recipe(name, "finetune", [f"before={weights}", "text.anchors=a.safetensors"])
+    expected = load_recipe(weights, "pretrain", ["text.anchors=a.safetensors"])
+    assert recipe.before == expected
+
+
+@pytest.mark.parametrize(("stage", "name"), ALL)
+def test_header_says_what_the_recipe_is(stage, name):
+    from importlib.resources import files
+
+    text = (files("lground.training") / "recipes" / stage / f"{name}.yaml").read_text()
+    assert text.startswith("# ") and all(len(line) <= 120 for line in text.splitlines())
+
+
 def test_defaults_are_the_original_system():
     recipe = load_recipe("34D", "pretrain")
     assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.dampening) == (0.05, 0.9, 0.1)
