@@ -1,0 +1,164 @@
+"""The paper's claim on made-up rooms: does language pretraining help, and the tail most?
+
+    python benchmarks/claim --gpu-jobs 4                  # rooms, then 5 methods x 2 annotations x 3 seeds
+    python benchmarks/claim --gpu-jobs 4 --minutes 25     # starts no run that would not end in time
+    python benchmarks/claim --quick                       # a minute or two on two CPU cores
+    python benchmarks/claim --methods best,best~ema=0     # what one part of a method gives
+
+Every method sees the same number of updates in all, pretraining included, with the same optimiser and schedule.
+`--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
+with the runs that are missing. `--work` holds the rooms, the anchors and the runs under way.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+ANNOTATIONS = ("full", "object-0.05")
+QUICK = {"train": 4, "val": 2, "spacing": 0.1, "voxel_size": 0.1, "epochs": 4, "batch": 2, "seeds": 1}
+NETWORKS = ("Res16UNet34C", "Res16UNet34CR_Proj")  # fine-tuned, pretrained
+QUICK_NETWORKS = ("Res16UNet14AR", "Res16UNet14AR_Proj")
+
+SHARED = ("train", "val", "size", "spacing", "voxel_size", "epochs", "pretrain_share", "batch", "precision")
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--run"]:  # of one run: started by `Turns`
+        from work import work
+
+        return work(Path(sys.argv[2]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending the runs under way
+    options = parse()
+    from lground.errors import InputError
+
+    try:
+        return benchmark(options)
+    except InputError as error:
+        print("benchmarks/claim:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "benchmarks/claim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--methods", help="default: scratch,supcon,language,ours,best")
+    add("--annotations", default=",".join(ANNOTATIONS), help=f"default: {','.join(ANNOTATIONS)}")
+    add("--seeds", type=int, default=3, help="runs of each method: seeds 0, 1, 2 (default: 3)")
+    add("--train", type=int, default=300, help="training rooms (default: 300)")
+    add("--val", type=int, default=60, help="validation rooms (default: 60)")
+    add("--size", default="small", help="of the rooms: small (default) or normal")
+    add("--spacing", type=float, default=0.05, help="metres between vertices (default: 0.05)")
+    add("--voxel-size", type=float, default=0.05, help="metres (default: 0.05)")
+    add("--epochs", type=int, default=50, help="of pretraining and fine-tuning together (default: 50)")
+    add("--pretrain-share", type=float, default=0.3, help="of the epochs, where there is one (default: 0.3)")
+    add("--batch", type=int, default=8, help="rooms per update (default: 8)")
+    add("--precision", default="no", help="no (default), bf16 or fp16")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe of every method")
+    add("--anchors", type=Path, help="text anchors (default: made with MiniLM, which needs the extra `text`)")
+    add("--minutes", type=float, default=float("inf"), help="start no run that would end later")
+    add("--gpu-jobs", type=int, default=1, help="runs side by side (default: 1)")
+    add("--out", type=Path, default=Path("runs/claim"), help="folder of the results (default: runs/claim)")
+    add("--work", type=Path, help="folder of rooms and unfinished runs (default: OUT/work)")
+    add("--prepare-only", action="store_true", help="make the rooms and the anchors, run nothing")
+    add("--report-only", action="store_true", help="write the tables of what is there, run nothing")
+    add("--quick", action="store_true", help="few small rooms, a small network, few updates")
+    parser.set_defaults(networks=NETWORKS)
+    if "--quick" in sys.argv:
+        parser.set_defaults(**QUICK, networks=QUICK_NETWORKS)
+    return parser.parse_args()
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    deadline = time.monotonic() + 60 * options.minutes
+    import findings
+    from methods import METHODS
+    from turns import Turns
+
+    from lground.progress import say
+
+    settings = settle(options)
+    jobs = list_jobs(options, settings, (options.methods or ",".join(METHODS)).split(","))
+    left = []
+    turns = Turns(options.gpu_jobs, deadline, lambda job: expected(options.out, job, options.gpu_jobs))
+    if not options.report_only:
+        from rooms import make_rooms
+
+        make_anchors(Path(settings["anchors"]), options.anchors is None)
+        make_rooms(Path(settings["data"]), settings, os.cpu_count() or 1)
+        if options.prepare_only:
+            say(f"{options.work or options.out / 'work'}: rooms and anchors are there")
+            return 0
+        left = turns.run(job for job in jobs if not Path(job["result"]).exists())
+    print(findings.write(options.out, Path(settings["data"]), [job["name"] for job in jobs]))
+    if left:
+        say(f"{len(left)} of {len(jobs)} runs are left for lack of time: the same call again goes on")
+    return 1 if turns.failed else 0
+
+
+def settle(options: argparse.Namespace) -> dict:
+    """All that the runs share. `identity` is what results must agree on to stand in one table."""
+    work = (options.work or options.out / "work").resolve()
+    rooms = f"rooms-{options.train}-{options.val}-{options.size}-{options.spacing}"
+    identity = {key: getattr(options, key) for key in SHARED}
+    identity |= {"networks": list(options.networks), "changes": options.set}
+    identity |= {"anchors": options.anchors.name if options.anchors else "minilm"}
+    cores = (os.cpu_count() or 1) // options.gpu_jobs
+    return {
+        **identity,
+        "identity": identity,
+        "annotations": options.annotations.split(","),
+        "data": str(work / rooms),
+        "anchors": str((options.anchors or work / "anchors.safetensors").resolve()),
+        "work": str(work),
+        "workers": 0 if options.quick else max(1, min(8, cores - 1)),
+        "at_once": options.gpu_jobs,
+    }
+
+
+def list_jobs(options: argparse.Namespace, settings: dict, methods: list[str]) -> list[dict]:
+    """The runs, one seed after the other, so that a part of them is a whole comparison."""
+    from methods import recipe_of
+
+    from lground.errors import InputError
+
+    jobs = []
+    for seed, annotation, name in product(range(options.seeds), settings["annotations"], methods):
+        run = f"{name}-{annotation}-{seed}"
+        result = options.out.resolve() / "runs" / f"{run}.json"
+        if result.exists() and json.loads(result.read_text())["identity"] != settings["identity"]:
+            raise InputError(f"{result}: was made with other settings; give another folder with --out")
+        folder = str(Path(settings["work"]) / "runs" / run)
+        job = {"name": run, "method": name, "annotation": annotation, "seed": seed}
+        recipe_of(job, settings)  # what is misspelt is told now, not after the first runs
+        jobs.append(job | {"result": str(result), "folder": folder, "settings": settings})
+    return jobs
+
+
+def make_anchors(path: Path, ours: bool) -> None:
+    from lground.errors import InputError
+    from lground.labels import load_labels
+    from lground.text import build_anchors, save_anchors
+
+    if path.exists():
+        return
+    if not ours:
+        raise InputError(f"{path}: no such file; make it with `lground anchors`")
+    save_anchors(build_anchors(load_labels("scannet200").names), path)
+
+
+def expected(out: Path, job: dict, at_once: int) -> float:
+    """Seconds that such a run took before, side by side with as many: of the method, else of any."""
+    results = [json.loads(path.read_text()) for path in (out / "runs").glob("*.json")]
+    times = [(r["method"], sum(r["seconds"].values())) for r in results if r["at_once"] == at_once]
+    return max([s for m, s in times if m == job["method"]] or [s for _, s in times], default=0.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Several runs at a time, and none that would not end in time."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lground.progress import say
+
+HERE = Path(__file__).parent
+SPARE = 1.15  # of the time that such a run took before
+
+
+@dataclass
+class Turns:
+    """Start the processes of runs, `at_once` of them side by side, until all are done or time is up.
+
+    expected(job): seconds that the run will take, 0 when nobody knows. deadline: as `time.monotonic` counts.
+    """
+
+    at_once: int
+    deadline: float
+    expected: Callable[[dict], float]
+    running: dict[str, tuple[subprocess.Popen, dict]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def run(self, jobs: Iterable[dict]) -> list[dict]:
+        """Returns the jobs that were not started for lack of time."""
+        waiting = list(jobs)
+        total = len(waiting)
+        try:
+            while waiting or self.running:
+                self._collect()
+                while len(self.running) < self.at_once and (job := self._next(waiting)):
+                    waiting.remove(job)
+                    self._start(job, total - len(waiting), total)
+                if not self.running:
+                    break
+                time.sleep(0.2)
+        finally:
+            for process, _ in self.running.values():
+                process.kill()
+                process.wait()
+        return waiting
+
+    def _next(self, waiting: list[dict]) -> dict | None:
+        left = self.deadline - time.monotonic()
+        return next((job for job in waiting if 0 < left > SPARE * self.expected(job)), None)
+
+    def _start(self, job: dict, number: int, total: int) -> None:
+        say(f"run {number} of {total}: {job['name']}")
+        file = Path(f"{job['folder']}.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(job))
+        threads = str(max(1, (os.cpu_count() or 1) // self.at_once))
+        with open(_screen(job), "w") as screen:
+            process = subprocess.Popen(
+                [sys.executable, HERE, "--run", file],
+                stdin=subprocess.PIPE,  # closes when this process ends, and the run ends with it
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+                env={"OMP_NUM_THREADS": threads, **os.environ},
+            )
+        self.running[job["name"]] = process, job
+
+    def _collect(self) -> None:
+        for name, (process, job) in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            del self.running[name]
+            if process.returncode == 0:
+                say(f"  {name}: {_headline(json.loads(Path(job['result']).read_text()))}")
+                continue
+            self.failed.append(name)
+            screen = _screen(job)
+            say(f"  {name}: failed with code {process.returncode}; the end of {screen}:")
+            say("    " + "\n    ".join(screen.read_text().splitlines()[-5:]))
+
+
+def _screen(job: dict) -> Path:
+    """What the process of a run says."""
+    return Path(f"{job['folder']}.log")
+
+
+def _headline(result: dict) -> str:
+    scores = result["scores"]["plain"]
+    values = (f"{name} {100 * (mean['mean_iou'] or 0):.2f}" for name, mean in scores.items())
+    return f"mIoU {', '.join(values)} ({sum(result['seconds'].values()):.0f} s)"

@@ -1,0 +1,87 @@
+"""One run, in a process of its own: train, evaluate, save the result, throw the weights away."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from methods import recipe_of
+
+from lground.files import write_json
+from lground.predict import choose_device, evaluate, load_model
+from lground.training import train
+from lground.training.score import summarize
+
+VOTES = {  # how the same weights are evaluated
+    "plain": {},
+    "superpoints": {"superpoints": True},
+    "views": {"views": 8},
+    "views, superpoints": {"views": 8, "superpoints": True},
+}
+
+
+def work(file: Path) -> None:
+    """Do the job written in `file`; the result is written to the place that it names."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = json.loads(file.read_text())
+    settings, folder = job["settings"], Path(job["folder"])
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    start = time.monotonic()
+    recipe = recipe_of(job, settings)
+    train(recipe, folder)
+    trained = time.monotonic()
+    scores = evaluations(folder, settings)
+    seconds = {"train": round(trained - start, 1), "evaluate": round(time.monotonic() - trained, 1)}
+    result = {key: job[key] for key in ("method", "annotation", "seed")} | {
+        "identity": settings["identity"],
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "at_once": settings["at_once"],
+        "seconds": seconds,
+        "updates": {
+            stage.stage: stage.epochs * -(-settings["train"] // stage.data.batch_size)
+            for stage in (recipe.before, recipe)
+            if stage is not None
+        },
+        "scores": {name: found["means"] for name, found in scores.items()},
+        "classes": scores["plain"]["classes"],
+        "pretrained": pretrained(folder),
+        "log": log(folder / "log.csv"),
+        "recipe": asdict(recipe),
+    }
+    write_json(job["result"], result)
+    shutil.rmtree(folder)
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # returns when the other end closes, however that happens
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def evaluations(folder: Path, settings: dict) -> dict[str, dict]:
+    """Scores per vertex on the validation rooms, plain and with votes."""
+    model, device = load_model(folder), choose_device()
+    found = {}
+    for name, votes in VOTES.items():
+        confusion = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
+        found[name] = summarize(confusion, model.label_set)["vertex"]
+    return found
+
+
+def pretrained(folder: Path) -> dict | None:
+    """Scores per vertex of the pretraining, by cosine to the anchors; its log."""
+    before = folder / "before"
+    if not before.exists():
+        return None
+    means = json.loads((before / "metrics.json").read_text())["vertex"]["means"]
+    return {"means": means, "log": log(before / "log.csv")}
+
+
+def log(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
