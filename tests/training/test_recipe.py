@@ -1,3 +1,7 @@
+import csv
+import shutil
+
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -5,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lground.errors import InputError
-from lground.models import build
-from lground.training import load_recipe, shipped
+from lground.labels import load_labels
+from lground.models import build, load_model
+from lground.scannet import build_bank
+from lground.text import Anchors, save_anchors
+from lground.training import load_recipe, shipped, train
 
 STAGES = ("pretrain", "finetune")
 ALL = [(stage, name) for stage in STAGES for name in shipped(stage)]
@@ -186,3 +193,59 @@ def test_files_hold_only_differences_from_the_defaults():
     for stage, name in ALL:
         values = yaml.safe_load((files("lground.training") / "recipes" / stage / f"{name}.yaml").read_text())
         assert values, f"{stage}/{name} says nothing"
+
+
+SMALLEST = {  # as the network of the recipe: signed or rectified, projecting or not
+    "Res16UNet34D": "Res16UNet14AR",
+    "Res16UNet34C": "Res16UNet14A",
+    "Res16UNet34D_Proj": "Res16UNet14AR_Proj",
+    "Res16UNet34CR_Proj": "Res16UNet14AR_Proj",
+}
+QUICK = ["data.voxel_size=0.1", "data.workers=0", "epochs=1", "data.batch_size=2"]
+
+
+@pytest.fixture(scope="module")
+def rare_store(store, tmp_path_factory):
+    """Two training scenes and one for validation whose chair is of a tail class; with its bank of objects."""
+    root = tmp_path_factory.mktemp("rare")
+    labels = load_labels("scannet200")
+    for split, names in (("train", ("scene0000_00", "scene0001_00")), ("val", ("scene0006_00",))):
+        for name in names:
+            folder = root / split / name
+            shutil.copytree(store / split / name, folder)
+            label = np.load(folder / "segment200.npy")
+            label[label == labels.names.index("chair")] = labels.splits["tail"][0]
+            np.save(folder / "segment200.npy", label)
+    build_bank(root, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def fitting_anchors(tmp_path_factory):
+    """As wide as the features of the smallest networks."""
+    path = tmp_path_factory.mktemp("anchors") / "anchors.safetensors"
+    names = load_labels("scannet200").names
+    save_anchors(
+        Anchors(torch.randn(200, 96, generator=torch.Generator().manual_seed(0)), names, "", ""), path
+    )
+    return path
+
+
+@pytest.mark.parametrize(("stage", "name"), [pair for pair in ALL if pair[1] != "demo"])
+def test_every_recipe_trains(rare_store, fitting_anchors, tmp_path, stage, name):
+    """As it is but for the size of network and voxels; a pretraining that comes before really does."""
+    recipe = load_recipe(name, stage)
+    overrides = [*QUICK, f"data.root={rare_store}", f"text.anchors={fitting_anchors}"]
+    overrides.append(f"network.name={SMALLEST[recipe.network.name]}")
+    if recipe.before:
+        network = SMALLEST[recipe.before.network.name]
+        overrides += [f"before.network.name={network}", "before.epochs=1", "before.data.batch_size=2"]
+    recipe = load_recipe(name, stage, overrides)
+    train(recipe, tmp_path / "run")
+    with open(tmp_path / "run" / "log.csv") as file:
+        (row,) = csv.DictReader(file)
+    parts = {key: float(value) for key, value in row.items() if key.startswith("loss_")}
+    assert float(row["loss"]) == pytest.approx(sum(parts.values()), rel=1e-4) and float(row["loss"]) > 0
+    model = load_model(tmp_path / "run")
+    assert model.name == recipe.network.name and model.has_classifier == (stage == "finetune")
+    assert ((tmp_path / "run" / "class_weights.csv").exists()) == (recipe.loss.class_weights != "none")
