@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,3 +71,43 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny(store):
+    """Of a recipe: a network and a resolution at which an update takes a fraction of a second."""
+    return [
+        f"data.root={store}",
+        "network.name=Res16UNet14A",
+        "data.voxel_size=0.15",
+        "data.batch_size=2",
+        "augment.elastic=false",
+        "validate_every=1",
+        "checkpoint_every=1",
+    ]
+
+
+@pytest.fixture(scope="session")
+def _forking():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
+    server = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield server
+    server.stdin.close()
+    server.wait()
+
+
+@pytest.fixture
+def forked(_forking):
+    """`forked(line, signal=None, after=0.0, once=None) -> (exit code, what it said)`, see forking.py."""
+
+    def run(line, signal=None, after=0.0, once=None):
+        request = {"line": line, "signal": signal, "after": after, "once": once and str(once)}
+        _forking.stdin.write(json.dumps(request) + "\n")
+        _forking.stdin.flush()
+        reply = json.loads(_forking.stdout.readline())
+        return reply["code"], reply["err"]
+
+    return run

@@ -7,6 +7,7 @@ from lground.progress import say
 from lground.training.launch import join_processes, start_processes
 from lground.training.recipe import Recipe
 from lground.training.run import check_folder, epochs_done, read_metrics
+from lground.training.stopping import StopSignal
 from lground.training.trainer import Trainer
 
 BEFORE = "before"
@@ -33,18 +34,19 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
     if not joined:
         start_processes(recipe, out, resume=resume)
         return read_metrics(out)
-    weights = recipe.network.weights
-    if recipe.before is not None:
-        weights = str(_run_before(recipe.before, out / BEFORE, resume))
-    return Trainer(recipe, out, resume=resume, weights=weights).run()
+    with StopSignal() as stop:
+        weights = recipe.network.weights
+        if recipe.before is not None:
+            weights = str(_run_before(recipe.before, out / BEFORE, resume, stop))
+        return Trainer(recipe, out, resume=resume, weights=weights, stop=stop).run()
 
 
-def _run_before(recipe: Recipe, out: Path, resume: bool) -> Path:
+def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Path:
     """Have the weights of the pretraining; returns their file."""
     finished = epochs_done(out) >= recipe.epochs
     check_folder(out, recipe, resume=resume or finished)
     if finished:
         say(f"{out}: finished, its weights are taken")
     else:
-        Trainer(recipe, out, resume=resume, weights=recipe.network.weights).run()
+        Trainer(recipe, out, resume=resume, weights=recipe.network.weights, stop=stop).run()
     return out / "best.safetensors"

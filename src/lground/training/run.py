@@ -145,7 +145,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _read_state(path: Path) -> dict:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path}: damaged ({str(error).splitlines()[0]}); start again in another folder"

@@ -40,9 +40,11 @@ from lground.training.synchronized import synchronize_batch_norm
 class Trainer:
     """One stage of training, from its recipe to its run folder; `weights`: what it starts from."""
 
-    def __init__(self, recipe: Recipe, out: Path, *, resume: bool, weights: str | None) -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, *, resume: bool, weights: str | None, stop: StopSignal
+    ) -> None:
         check_logs(recipe)
-        self.recipe = recipe
+        self.recipe, self.stop = recipe, stop
         AcceleratorState._reset_state()  # a run before this one in the process may have used another precision
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
         self.main = self.accelerator.is_main_process
@@ -80,7 +82,7 @@ class Trainer:
     def run(self) -> dict:
         recipe = self.recipe
         total, done = recipe.epochs * self.steps, self.epoch * self.steps + self.step
-        with StopSignal() as self.stop, Progress(recipe.stage, total, done) as bar:
+        with Progress(recipe.stage, total, done) as bar:
             while self.epoch < recipe.epochs:
                 self._train_epoch(bar)
                 start = time.monotonic()

@@ -1,0 +1,126 @@
+"""Runs that end before their time, go on, and arrive where the uninterrupted one does, bit for bit."""
+
+import csv
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lground.cli import main
+
+EXACT = ("schedule.name=cosine", "ema=0.9")
+
+
+def same(a, b) -> bool:
+    a, b = load_file(a), load_file(b)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def log_of(run, *columns) -> list[list[str]]:
+    with open(run / "log.csv") as file:
+        return [[row[column] for column in columns] for row in csv.DictReader(file)]
+
+
+def test_a_run_killed_ten_times_gives_the_weights_of_the_whole_one(tiny, tmp_path, forked):
+    line = ["finetune", "demo", *tiny, *EXACT, "epochs=7", "--out"]
+    assert forked([*line, str(tmp_path / "whole")])[0] == 0
+    dice, out = random.Random(), tmp_path / "killed"
+    for _ in range(10):
+        code, _ = forked([*line, str(out), "--resume"], signal.SIGKILL, dice.uniform(0.05, 1.0))
+        assert code == -signal.SIGKILL
+    assert forked([*line, str(out), "--resume"])[0] == 0
+    for name in ("best.safetensors", "last.safetensors"):
+        assert same(tmp_path / "whole" / name, out / name)
+    columns = ("epoch", "loss", "lr", "val_miou")
+    assert log_of(out, *columns) == log_of(tmp_path / "whole", *columns)
+
+
+def test_sigterm_saves_in_mid_epoch_and_the_epoch_goes_on_from_there(tiny, tmp_path, forked):
+    """To all processes, as SLURM sends it: those that load scenes must not take the trainer with them."""
+    line = ["finetune", "demo", *tiny, *EXACT, "data.batch_size=1", "data.voxel_size=0.1"]
+    line += ["data.workers=2", "epochs=3", "--out"]
+    assert forked([*line, str(tmp_path / "whole")])[0] == 0
+    out, steps = tmp_path / "terminated", []
+    for after in (0.0, 0.7, 1.0, 1.3):  # since training started, when it wrote its recipe (again)
+        (out / "recipe.yaml").unlink(missing_ok=True)
+        code, said = forked([*line, str(out), "--resume"], signal.SIGTERM, after, out / "recipe.yaml")
+        assert code == 143, said
+        assert "terminated, saved after update" in said and "Traceback" not in said
+        steps.append(torch.load(out / "last.ckpt", weights_only=True)["step"])
+    assert any(steps), steps
+    assert forked([*line, str(out), "--resume"])[0] == 0
+    assert same(tmp_path / "whole" / "last.safetensors", out / "last.safetensors")
+    columns = ("epoch", "loss", "loss_cross_entropy", "lr", "val_miou")
+    assert log_of(out, *columns) == log_of(tmp_path / "whole", *columns)
+
+
+def test_a_longer_run_may_be_resumed_under_every_schedule(tiny, tmp_path):
+    for name in ("onecycle", "cosine", "poly"):
+        line = ["finetune", "demo", *tiny, f"schedule.name={name}", "--out", str(tmp_path / name)]
+        assert main([*line, "epochs=1"]) == 0
+        assert main([*line, "epochs=2", "--resume"]) == 0
+        assert len(log_of(tmp_path / name, "lr")) == 2
+
+
+def full_disk(folder, size: str) -> bool:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+
+
+def check_message(said: str, name: str) -> None:
+    message = said.strip().splitlines()[-1]
+    assert message.startswith("lground: ") and f"{name}: cannot be written" in message
+    assert "Traceback" not in said
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tiny, tmp_path, capsys):
+    """Room for all files once, but not for the next checkpoint beside the first."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not full_disk(disk, "290m"):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        line = ["finetune", "demo", *tiny, "--out", str(disk / "run")]
+        assert main([*line, "epochs=1"]) == 0
+        before = (disk / "run" / "last.ckpt").read_bytes()
+        (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - (40 << 20)))
+        assert main([*line, "epochs=2", "--resume"]) == 2
+        said = capsys.readouterr().err
+        check_message(said, "last.ckpt")
+        assert "No space left on device" in said
+        assert (disk / "run" / "last.ckpt").read_bytes() == before
+        assert not list((disk / "run").glob(".*.part*"))
+        (disk / "other").unlink()
+        assert main([*line, "epochs=2", "--resume"]) == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_that_may_not_grow_is_one_line(tiny, tmp_path):
+    """Weights fit into 40 MB, a checkpoint does not."""
+    limit = 40 << 20
+    line = ["finetune", "demo", *tiny, "epochs=1", "--out", str(tmp_path / "run")]
+    ran = subprocess.run(
+        [sys.executable, "-m", "lground", *line],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert ran.returncode == 2
+    check_message(ran.stderr, "last.ckpt")
+    assert not list((tmp_path / "run").glob(".*.part*")) and not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, capsys):
+    line = ["finetune", "demo", *tiny, "epochs=1", "--out", str(tmp_path / "run")]
+    assert main(line) == 0
+    content = (tmp_path / "run" / "last.ckpt").read_bytes()
+    (tmp_path / "run" / "last.ckpt").write_bytes(content[: len(content) // 2])
+    assert main([*line, "--resume"]) == 2
+    assert "last.ckpt: damaged" in capsys.readouterr().err
