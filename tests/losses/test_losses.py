@@ -74,6 +74,10 @@ def test_gradients_of_the_other_losses(batch):
         lambda f, a, b: losses.language_sigmoid(f, labels, a, b, 0.5),
         *(batch["features"], anchors, torch.tensor(-2.0, dtype=torch.float64)),
     )
+    told = torch.stack([labels, torch.arange(N) % 9], 1)
+    forms = torch.randn(C, 9, D, generator=seeded(3), dtype=torch.float64)
+    for loss in (losses.language_cross_entropy, losses.language_sigmoid):
+        assert differentiates(lambda f, a, of=loss: of(f, told, a), batch["features"], forms)
     assert differentiates(against_points, batch["features"])
     assert differentiates(lambda f: losses.embedding_regression(f, labels, anchors), batch["features"])
     assert differentiates(losses.feature_norm_loss, batch["features"])

@@ -194,6 +194,33 @@ def test_rectified_features_meet_rectified_anchors(scenes, batch, weights):
     assert all(p.grad is not None for p in made.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet14AR"])
+def test_a_classifier_started_at_the_anchors_says_what_pretraining_says(scenes, weights, name):
+    """Features on the anchors, signed or rectified, are told apart by their direction alone."""
+    made = finetuning(scenes, f"network.weights={weights}", "network.classifier=anchors", name=name)
+    pretrained = load_model(weights)
+    features = pretrained.project(pretrained.anchors)
+    features = features.relu() if name == "Res16UNet14A" else features
+    assert torch.equal((features @ made.model.network.final.kernel).argmax(1), torch.arange(200))
+    own = torch.nn.functional.normalize(features, dim=1)
+    cosines = own @ torch.nn.functional.normalize(made.model.network.final.kernel, dim=0)
+    torch.testing.assert_close(cosines.diag(), torch.ones(200))
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_reduction_over_all_voxels_holds_for_every_loss(batch, scenes, forms, weights, name):
+    """What the original's trainer minimises: the fewer voxels are labelled, the smaller the loss."""
+    share = (batch.labels >= 0).float().mean().item()
+    assert share < 1
+    changes = [f"loss.name={name}"], [f"loss.name={name}", "loss.reduction=mean_all"]
+    labelled, everywhere = (pretraining(forms, *c)(batch, seeded()).item() for c in changes)
+    assert everywhere == pytest.approx(share * labelled, rel=1e-5)
+    changes = f"network.weights={weights}", "loss.language=1", "loss.label_smoothing=0.1"
+    first, second = (finetuning(scenes, *changes, f"loss.reduction={r}") for r in ("mean", "mean_all"))
+    second.load_state_dict(first.state_dict())
+    assert second(batch, seeded()).item() == pytest.approx(share * first(batch, seeded()).item(), rel=1e-5)
+
+
 def test_a_network_that_keeps_its_projection_answers_questions_after_fine_tuning(
     scenes, batch, weights, tmp_path
 ):

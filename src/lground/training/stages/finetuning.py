@@ -90,10 +90,7 @@ class Finetuning(Stage):
         if projecting is model and model.network.projection_layer is not None:  # nobody learned one
             fix_projection(model)
         self.anchors = projecting.project(text)
-        if model.network.block8[-1].final_relu:
-            # Pretraining brought signed features f near an anchor a; what is left of them here is relu(f), which
-            # lies at relu(a): the negative half of an anchor is out of its reach.
-            self.anchors = self.anchors.relu()
+        self.anchors = _rectified_as(model.network, self.anchors)
 
     def train(self, mode: bool = True) -> "Finetuning":
         super().train(mode)
@@ -108,15 +105,18 @@ class Finetuning(Stage):
         if loss.lovasz > 0:
             parts["lovasz"] = loss.lovasz * losses.lovasz_softmax(logits, labels)
         if loss.language > 0:
-            language = losses.language_cross_entropy(features, labels, self.anchors, loss.temperature)
+            language = losses.language_cross_entropy(
+                features, labels, self.anchors, loss.temperature, reduction=loss.reduction
+            )
             parts["language"] = loss.language * language
         return self.total(parts)
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
-        loss, weights = self.loss, self.class_weights
+        loss = self.loss
+        common = {"weights": self.class_weights, "reduction": loss.reduction}
         if loss.name == "focal":
-            return losses.focal_loss(logits, labels, gamma=loss.gamma, weights=weights)
-        return losses.cross_entropy(logits, labels, weights=weights, label_smoothing=loss.label_smoothing)
+            return losses.focal_loss(logits, labels, gamma=loss.gamma, **common)
+        return losses.cross_entropy(logits, labels, label_smoothing=loss.label_smoothing, **common)
 
     def class_weight_table(self) -> list[dict]:
         """Class, labelled points in the training scenes and weight, where the loss has weights; else empty."""
@@ -184,7 +184,17 @@ def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneData
     The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene.
     """
     batch = collate([train_set[0, 0]])[0]
-    norm = pretrained.network(sparse_input(batch)).features.norm(dim=1).mean()
-    directions = F.normalize(pretrained.project(pretrained.anchors), dim=1)  # (C, d)
-    network.final.kernel.copy_(directions.T / (TEMPERATURE * norm))
+    features = _rectified_as(network, pretrained.network(sparse_input(batch)).features)
+    anchors = _rectified_as(network, pretrained.project(pretrained.anchors))  # (C, d)
+    norm = features.norm(dim=1).mean()
+    network.final.kernel.copy_(F.normalize(anchors, dim=1).T / (TEMPERATURE * norm))
     network.final.bias.zero_()
+
+
+def _rectified_as(network: Res16UNet, vectors: Tensor) -> Tensor:
+    """What signed features or anchors (N, d) are where the network ends in a ReLU.
+
+    Pretraining brings signed features f to an anchor a. Behind a ReLU they lie at relu(a): the negative half of an
+    anchor is out of reach.
+    """
+    return vectors.relu() if network.block8[-1].final_relu else vectors

@@ -88,10 +88,14 @@ class Pretraining(Stage):
             negatives = losses.draw_negatives(labels, len(anchors), loss.negatives, generator=generator)
             return losses.language_contrastive_loss(features, labels, anchors, negatives, **self._hinges())
         if loss.name == "contrastive_ce":
-            return losses.language_cross_entropy(features, labels, anchors, loss.temperature)
+            return losses.language_cross_entropy(
+                features, labels, anchors, loss.temperature, reduction=loss.reduction
+            )
         if loss.name == "sigmoid":
-            return losses.language_sigmoid(features, labels, anchors, self.bias, loss.temperature)
-        return losses.embedding_regression(features, labels, anchors)
+            return losses.language_sigmoid(
+                features, labels, anchors, self.bias, loss.temperature, reduction=loss.reduction
+            )
+        return losses.embedding_regression(features, labels, anchors, reduction=loss.reduction)
 
     def _supcon(self, features: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         self._count_confusion(features, labels)
