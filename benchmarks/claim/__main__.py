@@ -20,11 +20,12 @@ from itertools import product
 from pathlib import Path
 
 ANNOTATIONS = ("full", "object-0.05")
-QUICK = {"train": 4, "val": 2, "spacing": 0.1, "voxel_size": 0.1, "epochs": 4, "batch": 2, "seeds": 1}
-NETWORKS = ("Res16UNet34C", "Res16UNet34CR_Proj")  # fine-tuned, pretrained
-QUICK_NETWORKS = ("Res16UNet14AR", "Res16UNet14AR_Proj")
-
-SHARED = ("train", "val", "size", "spacing", "voxel_size", "epochs", "pretrain_share", "batch", "precision")
+QUICK = {"train": 4, "val": 2, "spacing": 0.1, "voxel_size": 0.1, "epochs": 4, "batch": 2, "views": 2}
+NETWORK, QUICK_NETWORK = "34C", "14A"  # in names such as Res16UNet34CR_Proj
+SHARED = (  # what results must agree on to stand in one table
+    "train", "val", "size", "spacing", "voxel_size", "epochs", "pretrain_share", "batch", "views", "precision",
+    "network", "set",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -52,13 +53,14 @@ def parse() -> argparse.Namespace:
     add("--annotations", default=",".join(ANNOTATIONS), help=f"default: {','.join(ANNOTATIONS)}")
     add("--seeds", type=int, default=3, help="runs of each method: seeds 0, 1, 2 (default: 3)")
     add("--train", type=int, default=300, help="training rooms (default: 300)")
-    add("--val", type=int, default=60, help="validation rooms (default: 60)")
+    add("--val", type=int, default=100, help="validation rooms (default: 100)")
     add("--size", default="small", help="of the rooms: small (default) or normal")
     add("--spacing", type=float, default=0.05, help="metres between vertices (default: 0.05)")
     add("--voxel-size", type=float, default=0.05, help="metres (default: 0.05)")
     add("--epochs", type=int, default=50, help="of pretraining and fine-tuning together (default: 50)")
     add("--pretrain-share", type=float, default=0.3, help="of the epochs, where there is one (default: 0.3)")
     add("--batch", type=int, default=8, help="rooms per update (default: 8)")
+    add("--views", type=int, default=8, help="of each room in a second evaluation (default: 8; 1: no second)")
     add("--precision", default="no", help="no (default), bf16 or fp16")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe of every method")
     add("--anchors", type=Path, help="text anchors (default: made with MiniLM, which needs the extra `text`)")
@@ -69,9 +71,9 @@ def parse() -> argparse.Namespace:
     add("--prepare-only", action="store_true", help="make the rooms and the anchors, run nothing")
     add("--report-only", action="store_true", help="write the tables of what is there, run nothing")
     add("--quick", action="store_true", help="few small rooms, a small network, few updates")
-    parser.set_defaults(networks=NETWORKS)
+    parser.set_defaults(network=NETWORK)
     if "--quick" in sys.argv:
-        parser.set_defaults(**QUICK, networks=QUICK_NETWORKS)
+        parser.set_defaults(**QUICK, seeds=1, network=QUICK_NETWORK)
     return parser.parse_args()
 
 
@@ -103,11 +105,10 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def settle(options: argparse.Namespace) -> dict:
-    """All that the runs share. `identity` is what results must agree on to stand in one table."""
+    """All that the runs share; `identity` goes into every result."""
     work = (options.work or options.out / "work").resolve()
     rooms = f"rooms-{options.train}-{options.val}-{options.size}-{options.spacing}"
     identity = {key: getattr(options, key) for key in SHARED}
-    identity |= {"networks": list(options.networks), "changes": options.set}
     identity |= {"anchors": options.anchors.name if options.anchors else "minilm"}
     cores = (os.cpu_count() or 1) // options.gpu_jobs
     return {

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from methods import BEFORE
+from methods import method
 from rooms import COUNTED, tail_lines
 
 from lground.files import atomic_file, write_json
@@ -63,7 +63,7 @@ def lines(found: list[dict], results: list[dict], wanted: int, counted: dict | N
     devices = ", ".join(sorted({result["device"] for result in results}))
     identity = results[0]["identity"]
     text = [
-        f"{len(results)} of {wanted} runs, {devices}; {identity['networks'][0]}, voxels of "
+        f"{len(results)} of {wanted} runs, {devices}; Res16UNet{identity['network']}, voxels of "
         f"{100 * identity['voxel_size']:g} cm, {identity['epochs']} epochs in all, "
         f"{identity['batch']} rooms per update.",
         "Mean IoU in percent over the classes present in made-up validation rooms, per vertex: mean ± standard "
@@ -91,7 +91,7 @@ def _cells(row: dict, results: list[dict]) -> dict[str, str]:
     first = [100 * r["pretrained"]["means"]["all"]["mean_iou"] for r in runs if r["pretrained"]]
     return {
         "method": row["method"],
-        "pretraining": BEFORE.get(row["method"].split("~")[0], ""),
+        "pretraining": method(row["method"]).what,
         **{split: _spread(row[split]) for split in SPLITS},
         "seeds": str(len(row["seeds"])),
         "pretrained": _spread(first) if first else "",
@@ -109,10 +109,10 @@ def _spread(values: list[float | None]) -> str:
 
 
 def _votes(rows: list[dict]) -> list[dict[str, str]]:
-    methods = dict.fromkeys(row["method"] for row in rows)
+    names = dict.fromkeys(row["method"] for row in rows)
     return [
-        {"method": method} | {row["votes"]: _spread(row["all"]) for row in rows if row["method"] == method}
-        for method in methods
+        {"method": name} | {row["votes"]: _spread(row["all"]) for row in rows if row["method"] == name}
+        for name in names
     ]
 
 
@@ -123,16 +123,16 @@ def claims(rows: list[dict], annotation: str) -> list[str]:
     against = {"scratch": plain.get("scratch")}
     against["the best other pretraining"] = max(others, key=lambda row: _mean(row["all"]), default=None)
     said = []
-    for method in ("ours", "best"):
-        for name, other in against.items():
-            if method not in plain or other is None:
+    for name in ("ours", "best"):
+        for base, other in against.items():
+            if name not in plain or other is None:
                 continue
-            gains = {split: _gain(plain[method][split], other[split]) for split in SPLITS}
+            gains = {split: _gain(plain[name][split], other[split]) for split in SPLITS}
             known = ", ".join(f"{split} {gain:+.0%}" for split, gain in gains.items() if gain is not None)
-            which = "" if name == other["method"] else f" ({other['method']})"
+            which = "" if base == other["method"] else f" ({other['method']})"
             expected = PAPER.get(annotation, ("", 0))
-            paper = f"; the paper on ScanNet200: {expected[1]:+.0%}" if expected[0] == name else ""
-            said.append(f"- {method} over {name}{which}, relative: {known}{paper}.")
+            paper = f"; the paper on ScanNet200: {expected[1]:+.0%}" if expected[0] == base else ""
+            said.append(f"- {name} over {base}{which}, relative: {known}{paper}.")
     return said
 
 
@@ -170,7 +170,8 @@ def draw(found: list[dict], path: Path) -> None:
         axis.set_title(
             "all points labelled" if annotation == "full" else f"annotation {annotation}", fontsize=11
         )
-    axis.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, fontsize=9)
+    names = max(figure.axes, key=lambda axis: len(axis.containers)).get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=min(6, len(methods)), frameon=False, fontsize=9)
     figure.suptitle("Made-up rooms nobody trained on: mean IoU; dots are seeds", fontsize=12)
     with atomic_file(path) as part:
         FigureCanvasAgg(figure).print_png(part)
@@ -187,7 +188,7 @@ def _bars(axis, rows: list[tuple[str, dict]], methods: list[str]) -> None:
         for place, split in zip(places, SPLITS, strict=True):
             values = [value for value in row[split] if value is not None]
             spots = place + 0.25 * width * np.linspace(-1, 1, len(values)) if len(values) > 1 else [place]
-            axis.plot(spots[: len(values)], values, ".", color="0.15", ms=4, mec="white", mew=0.4, zorder=3)
+            axis.plot(spots[: len(values)], values, ".", color="0.15", ms=6, mec="white", mew=0.6, zorder=3)
     axis.set_xticks(range(len(SPLITS)), SPLITS)
     axis.set_ylabel("mean IoU, %")
     axis.grid(axis="y", color="0.9", linewidth=0.6)

@@ -9,18 +9,12 @@ from lground.errors import InputError
 from lground.training import load_recipe
 from lground.training.recipe import Recipe
 
-COMMON = (  # to all methods and both stages: a schedule that is whole in short runs, and no time spent on the way
-    "optimizer.name=adamw", "optimizer.lr=0.003", "optimizer.weight_decay=0.01", "schedule.name=onecycle",
-    "network.bn_momentum=0.1", "data.accumulate=1", "data.point_limit=null", "data.cache=true",
-    "validate_every=100000", "checkpoint_every=100000", "images_every=0",
-)  # fmt: skip
-OWN = ("before.", "loss.", "paste.", "attributes.")  # of what is added by --set: for the stage it names alone
-
 
 @dataclass(frozen=True)
 class Method:
+    what: str  # in words, for the table
     recipe: str  # of `lground finetune`
-    before: str | None  # of `lground pretrain`
+    before: str | None = None  # of `lground pretrain`
     changes: tuple[str, ...] = ()
 
 
@@ -29,23 +23,33 @@ class Method:
 SHORT = ("before.loss.name=contrastive_ce", "before.loss.temperature=0.04", "before.text.projection=pca")
 
 METHODS = {
-    "scratch": Method("scratch-34C", None),
-    "supcon": Method("clip-only-34C", "supcon-34C"),
-    "language": Method("clip-only-34C", "34C", SHORT),
-    "ours": Method("ours-34C", "34C", SHORT),
-    "best": Method("best", "34C", SHORT),
+    "scratch": Method("none", "scratch-34C"),
+    "supcon": Method(
+        "points to points of their class",
+        "clip-only-34C",
+        "supcon-34D",
+        ("before.network.name=Res16UNet34CR_Proj",),
+    ),
+    "language": Method("points to words", "clip-only-34C", "34C", SHORT),
+    "ours": Method("points to words; then focal loss, rare objects pasted", "ours-34C", "34C", SHORT),
+    "best": Method("points to words; then what the field has learned since", "best", "best"),
 }
-EXTRA = {
-    "hinge": Method("clip-only-34C", "34C")
-}  # not run unless asked for: the paper's pretraining to the letter
-BEFORE = {
-    "scratch": "none",
-    "supcon": "points to points of their class",
-    "language": "points to words",
-    "ours": "points to words; then focal loss, tail objects set into scenes",
-    "best": "points to words; then what the field has learned since",
-    "hinge": "points to words with the paper's hinge and learned projection",
+EXTRA = {  # not run unless asked for
+    "hinge": Method("points to words, by the paper's hinge and a learned projection", "clip-only-34C", "34C"),
 }
+COMMON = (  # to all methods and both stages: a schedule that is whole in short runs, and no time spent on the way
+    "optimizer.name=adamw", "optimizer.lr=0.003", "optimizer.weight_decay=0.01",
+    "schedule.name=onecycle", "schedule.warmup=0.1", "network.bn_momentum=0.1",
+    "data.accumulate=1", "data.point_limit=null", "data.cache=true",
+    "validate_every=100000", "checkpoint_every=100000", "images_every=0",
+)  # fmt: skip
+OWN = (
+    "before.",
+    "loss.",
+    "paste.",
+    "attributes.",
+    "network.classifier",
+)  # --set changes these in one stage alone
 
 
 def method(name: str) -> Method:
@@ -55,17 +59,15 @@ def method(name: str) -> Method:
     if base not in known:
         raise InputError(f"--methods {name}: choose of {', '.join(known)}, with changes as in best~ema=0")
     found = known[base]
-    return Method(found.recipe, found.before, (*found.changes, *changes))
+    return Method(found.what, found.recipe, found.before, (*found.changes, *changes))
 
 
 def recipe_of(job: dict, settings: dict) -> Recipe:
     """The resolved recipe of one run, with its pretraining."""
     chosen = method(job["method"])
     first = round(settings["pretrain_share"] * settings["epochs"]) if chosen.before else 0
-    finetuning, pretraining = settings["networks"]
-    shared = [*COMMON, f"data.batch_size={settings['batch']}", *settings["changes"]]
+    shared = [*COMMON, f"data.batch_size={settings['batch']}", *settings["set"]]
     changes = [
-        f"network.name={finetuning}",
         f"epochs={settings['epochs'] - first}",
         f"seed={job['seed']}",
         f"data.root={settings['data']}",
@@ -77,7 +79,9 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
         *shared,
     ]
     if chosen.before:
-        changes += [f"before.recipe={chosen.before}", f"before.network.name={pretraining}"]
-        changes += [f"before.epochs={first}"]
+        changes += [f"before.recipe={chosen.before}", f"before.epochs={first}"]
         changes += [f"before.{change}" for change in shared if not change.startswith(OWN)]
-    return load_recipe(chosen.recipe, "finetune", [*changes, *chosen.changes])
+    recipe = load_recipe(chosen.recipe, "finetune", [*changes, *chosen.changes])
+    for stage in filter(None, (recipe.before, recipe)):
+        stage.network.name = stage.network.name.replace("34C", settings["network"])
+    return recipe

@@ -1,31 +1,45 @@
 """The data: made-up rooms with a long tail, and what there is of each class."""
 
+import contextlib
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from lground.cli import main
+from lground.errors import InputError
 from lground.files import write_json
 from lground.labels import load_labels
-from lground.scannet import limit_annotation, list_scenes, open_scene, prepare
-from lground.synth import write_dataset
+from lground.scannet import list_scenes, open_scene
 
 COUNTED = "statistics.json"
 
 
 def make_rooms(store: Path, settings: dict, cores: int) -> None:
     """Write the prepared store with its limited annotation; what is there already is kept."""
+    workers = ("--workers", cores)
     if not (store / COUNTED).exists():
         raw = store.with_name(f"{store.name}-raw")
         for folder in (raw, store):  # of a call that was stopped
             shutil.rmtree(folder, ignore_errors=True)
-        wanted = {key: settings[key] for key in ("train", "val", "size", "spacing")}
-        write_dataset(raw, test=0, workers=cores, **wanted)
-        prepare(raw, store, workers=cores)
+        counts = ("--train", settings["train"], "--val", settings["val"], "--test", 0)
+        lground("synth", raw, *counts, "--size", settings["size"], "--spacing", settings["spacing"], *workers)
+        lground("prepare", raw, store, *workers)
         shutil.rmtree(raw)
         write_json(store / COUNTED, statistics(store))
-    if limited := [setting for setting in settings["annotations"] if setting != "full"]:
-        limit_annotation(store, limited, workers=cores)
+    for annotation in settings["annotations"]:
+        if annotation != "full":
+            lground("prepare", store, "--limited", annotation, *workers)
+
+
+def lground(*arguments: object) -> None:
+    """A command, as a user runs it; what it prints is for the person and not part of the tables."""
+    line = list(map(str, arguments))
+    with contextlib.redirect_stdout(sys.stderr):
+        if main(line):
+            raise InputError(f"`lground {shlex.join(line)}` failed: see above")
 
 
 def statistics(store: Path) -> dict:

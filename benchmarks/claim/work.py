@@ -18,13 +18,6 @@ from lground.predict import choose_device, evaluate, load_model
 from lground.training import train
 from lground.training.score import summarize
 
-VOTES = {  # how the same weights are evaluated
-    "plain": {},
-    "superpoints": {"superpoints": True},
-    "views": {"views": 8},
-    "views, superpoints": {"views": 8, "superpoints": True},
-}
-
 
 def work(file: Path) -> None:
     """Do the job written in `file`; the result is written to the place that it names."""
@@ -64,10 +57,14 @@ def _end_with_parent() -> None:
 
 
 def evaluations(folder: Path, settings: dict) -> dict[str, dict]:
-    """Scores per vertex on the validation rooms, plain and with votes."""
+    """Scores per vertex on the validation rooms, of the same weights in several ways."""
+    ways = {"plain": {}, "superpoints": {"superpoints": True}}
+    if settings["views"] > 1:
+        ways["views"] = {"views": settings["views"]}
+        ways["views, superpoints"] = ways["views"] | ways["superpoints"]
     model, device = load_model(folder), choose_device()
     found = {}
-    for name, votes in VOTES.items():
+    for name, votes in ways.items():
         confusion = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
         found[name] = summarize(confusion, model.label_set)["vertex"]
     return found

@@ -89,7 +89,7 @@ def made_up(method: str, annotation: str, seed: int, rng: np.random.Generator) -
         "method": method,
         "annotation": annotation,
         "seed": seed,
-        "identity": {"networks": ["Res16UNet34C"], "voxel_size": 0.05, "epochs": 40, "batch": 8},
+        "identity": {"network": "34C", "voxel_size": 0.05, "epochs": 40, "batch": 8},
         "device": "none",
         "at_once": 2,
         "seconds": {"train": 100 + seed, "evaluate": 5},
