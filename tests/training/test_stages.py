@@ -100,6 +100,17 @@ def test_every_language_loss_with_every_kind_of_attribute(batch, forms, name, mo
     assert made(batch, seeded(7)) < first
 
 
+@pytest.mark.parametrize("name", ["Res16UNet14AR", "Res16UNet14AR_Proj"])
+def test_points_against_points_leave_nothing_without_a_gradient(batch, forms, name):
+    """Parameters without one would stop training on several GPUs."""
+    made = pretraining(forms, "loss.name=supcon", name=name)
+    loss = made(batch, seeded())
+    loss.backward()
+    assert made.parts == {"supcon": pytest.approx(loss.item())}
+    assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
+    assert made.confusion.sum() == (batch.labels >= 0).sum()
+
+
 def with_attributes(batch, attributes):
     """The batch with the field that attribute augmentation adds to it."""
     copied = collate(batch.scenes)[0]

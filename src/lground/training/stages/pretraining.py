@@ -39,6 +39,8 @@ class Pretraining(Stage):
             self._transfer(recipe)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
             self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set)))
+            if self.model.network.projection_layer is not None:  # of texts, which have no part in the loss
+                self.model.network.projection_layer.requires_grad_(False)
         self.bias = None
         if recipe.loss.name == "sigmoid":  # learned
             self.bias = nn.Parameter(torch.tensor(losses.sigmoid_bias(len(label_set))))
