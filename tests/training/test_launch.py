@@ -1,0 +1,112 @@
+"""Processes started by a launcher, by ourselves, or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from lground.cli import main
+from lground.training.launch import first_host
+
+COMMAND = [sys.executable, "-m", "lground"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("localhost", "localhost"),
+        ("gpu7,gpu9", "gpu7"),
+        ("gpu[003-007,9],login", "gpu003"),
+        ("a-b[1,3].cluster", "a-b1.cluster"),
+        ("rack1-gpu[08-11]", "rack1-gpu08"),
+    ],
+)
+def test_the_first_host_of_a_slurm_list(nodes, first):
+    assert first_host(nodes) == first
+
+
+@given(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True), st.integers(0, 999), st.integers(1, 4))
+def test_the_first_host_keeps_its_leading_zeros(name, number, digits):
+    assert first_host(f"{name}[{number:0{digits}}-1999]") == f"{name}{number:0{digits}}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("devices=0", "at least 1"),
+        ("num_nodes=2", "srun or torchrun"),
+    ],
+)
+def test_processes_that_cannot_be_started(tiny, tmp_path, capsys, change, words):
+    assert main(["finetune", "demo", *tiny, change, "--out", str(tmp_path / "run")]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_launcher_and_a_recipe_that_disagree(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert main(["finetune", "demo", *tiny, "devices=2", "--out", str(tmp_path / "run")]) == 2
+    assert "devices=3" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_an_error_in_several_processes_is_said_once(tiny, tmp_path, capfd):
+    line = ["finetune", "demo", *tiny, "devices=2", "network.name=Res16UNet34X"]
+    assert main([*line, "--out", str(tmp_path / "run")]) == 2
+    said = capfd.readouterr().err
+    assert said.count("Res16UNet34X") == 1 and said.startswith("lground: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_slurm_tasks_train_together_and_save_when_terminated(tiny, tmp_path):
+    """As srun starts them, on two nodes that are this one; all are terminated, as a requeue does."""
+    line = [
+        "finetune",
+        "demo",
+        *tiny,
+        "data.voxel_size=0.1",
+        "data.batch_size=1",
+        "num_nodes=2",
+        "epochs=300",
+    ]
+    slurm = {"SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost,other", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "run"
+    tasks = [
+        subprocess.Popen(
+            [*COMMAND, *line, "--out", str(out)],
+            env={**os.environ, **slurm, "SLURM_PROCID": str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    while not (out / "log.csv").exists() and tasks[0].poll() is None:
+        time.sleep(0.05)
+    for task in tasks:
+        task.send_signal(signal.SIGTERM)
+    said = [task.communicate(timeout=60)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [143, 143], said
+    assert sum("terminated, saved" in text for text in said) == 1
+    assert (out / "last.ckpt").exists()
+
+
+def test_processes_of_our_own_save_when_terminated_and_go_on(tiny, tmp_path):
+    line = ["finetune", "demo", *tiny, "data.voxel_size=0.1", "data.batch_size=1", "devices=2", "epochs=1"]
+    out, environment = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [*COMMAND, *line, "--out", str(out)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "recipe.yaml").exists() and run.poll() is None:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 143 and "Traceback" not in said, said
+    assert main([*line, "--resume", "--out", str(out)]) == 0
+    assert main([*line, "--out", str(tmp_path / "whole")]) == 0
+    whole, parts = (load_file(folder / "last.safetensors") for folder in (tmp_path / "whole", out))
+    assert all((whole[name] == parts[name]).all() for name in whole)
