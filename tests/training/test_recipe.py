@@ -1,5 +1,7 @@
 import csv
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +109,26 @@ def test_another_pretraining_on_the_command_line(name, weights):
     recipe = load_recipe(name, "finetune", [f"before={weights}", "text.anchors=a.safetensors"])
     expected = load_recipe(weights, "pretrain", ["text.anchors=a.safetensors"])
     assert recipe.before == expected
+
+
+def test_every_command_of_the_documentation_is_one():
+    """docs/recipes.md names all shipped recipes, and load_recipe takes all that it names."""
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    commands = re.findall(r"lground (pretrain|finetune) ([\w@.-]+)((?: [\w.]+=[\w.-]+)*)", page)
+    named = set()
+    for stage, name, overrides in commands:
+        if name != "nope":
+            recipe = load_recipe(name, stage, overrides.split())
+            named |= {(stage, name.partition("@")[0])}
+            named |= {
+                ("pretrain", change[7:]) for change in overrides.split() if change.startswith("before=")
+            }
+            assert (recipe.before is None) == name.startswith(("scratch", "sampling", "focal", "34"))
+    assert len(commands) > 40 and {pair for pair in ALL if pair[1] != "demo"} <= named | {
+        ("pretrain", "34C"),
+        ("pretrain", "supcon-34D"),
+        ("pretrain", "best"),
+    }
 
 
 @pytest.mark.parametrize(("stage", "name"), ALL)
