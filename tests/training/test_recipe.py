@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lground.errors import InputError
 from lground.labels import load_labels
 from lground.models import build, load_model
-from lground.scannet import build_bank
+from lground.scannet import build_bank, limit_annotation
 from lground.text import Anchors, save_anchors
 from lground.training import load_recipe, shipped, train
 
@@ -271,3 +271,24 @@ def test_every_recipe_trains(rare_store, fitting_anchors, tmp_path, stage, name)
     model = load_model(tmp_path / "run")
     assert model.name == recipe.network.name and model.has_classifier == (stage == "finetune")
     assert ((tmp_path / "run" / "class_weights.csv").exists()) == (recipe.loss.class_weights != "none")
+
+
+@pytest.mark.parametrize("mode", ["raw", "latent"])
+def test_attributed_names_train(rare_store, tmp_path, mode):
+    """From the objects that the data changes, or the features that the loss does, to the forms of the anchors."""
+    names = load_labels("scannet200").names
+    vectors = torch.randn(200, 9, 96, generator=torch.Generator().manual_seed(0))
+    save_anchors(Anchors(vectors, names, "", ""), tmp_path / "forms.safetensors")
+    overrides = [f"data.root={rare_store}", f"text.anchors={tmp_path / 'forms.safetensors'}"]
+    overrides += ["network.name=Res16UNet14AR", f"attributes.mode={mode}"]
+    train(load_recipe("34D", "pretrain", [*QUICK, *overrides]), tmp_path / "run")
+    assert load_model(tmp_path / "run").anchors.shape == (200, 96)
+
+
+def test_a_recipe_with_its_limited_annotation_trains_on_those_labels(rare_store, tmp_path):
+    """By the counts that its class weights were made of."""
+    limit_annotation(rare_store, ["scene-20"], workers=1)
+    overrides = [*QUICK, f"data.root={rare_store}", "network.name=Res16UNet14AR"]
+    train(load_recipe("focal-34D@scene-20", "finetune", overrides), tmp_path / "run")
+    with open(tmp_path / "run" / "class_weights.csv") as file:
+        assert sum(int(row["points"]) for row in csv.DictReader(file)) == 2 * 20
