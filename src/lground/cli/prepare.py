@@ -1,4 +1,4 @@
-"""`lground prepare`: raw ScanNet to a prepared store, and limited annotation beside the labels."""
+"""`lground prepare`: raw ScanNet to a prepared store; limited annotation and the bank of rare objects beside it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,9 @@ def prepare(
         list[str] | None,
         typer.Option(help="Limited annotation: object-0.05, scene-20 or scenes-0.10; may be repeated."),
     ] = None,
+    bank: Annotated[
+        bool, typer.Option("--bank", help="Index the rare objects of a store given alone (else always done).")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes [default: one per processor].")
     ] = None,
@@ -31,7 +34,7 @@ def prepare(
 ) -> int:
     """Turn raw ScanNet scenes into training data; repeat it to go on after a stop.
 
-    Give --limited with a prepared store alone to add settings to it.
+    Give --limited or --bank with a prepared store alone to add to it what it lacks.
     """
     from lground import scannet
     from lground.errors import InputError
@@ -47,11 +50,13 @@ def prepare(
         )
         failed = report.failed
         print(report)
-    elif not limited:
+        for line in failed.values():
+            say(f"lground: {line}")
+    elif not (limited or bank):
         raise InputError(f"{raw}: say where to write the prepared scenes: lground prepare {raw} OUT")
+    if bank or (out is not None and report.scenes["train"]):
+        print(scannet.build_bank(out or raw, workers=workers))
     if limited:
         for setting, line in scannet.limit_annotation(out or raw, limited, workers=workers).items():
             print(f"{setting}: {line}")
-    for line in failed.values():
-        say(f"lground: {line}")
     return 2 if failed else 0

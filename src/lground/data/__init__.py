@@ -1,19 +1,23 @@
-"""Prepared scenes in, training batches out: voxelise, augment, collate.
+"""Prepared scenes in, training batches out: voxelise, augment, paste, mix, collate.
 
 scene folder -> `SceneDataset` -> (transforms on vertices, `voxelize`, transforms on voxels) -> `VoxelScene`
 -> `collate` -> list of `Batch`. `build_loader` puts it together for one epoch.
 """
 
+from lground.data.attributes import Attributes
 from lground.data.batches import Batch, collate
 from lground.data.dataset import SceneDataset
 from lground.data.loader import EpochSampler, build_loader
+from lground.data.pasting import Paste
 from lground.data.scenes import Sample, VoxelScene, voxelize_sample
 from lground.data.transforms import Transforms, training_transforms, validation_transforms
 from lground.data.voxels import Voxels, voxelize
 
 __all__ = [
+    "Attributes",
     "Batch",
     "EpochSampler",
+    "Paste",
     "Sample",
     "SceneDataset",
     "Transforms",

@@ -20,6 +20,7 @@ class Batch:
     features: Tensor  # (M, 3) float32: colour / 255 - 0.5
     labels: Tensor  # (M,) int64, -1 ignored
     instances: Tensor  # (M,) int64, -1 none
+    attributes: Tensor  # (M,) int64, 0 plain, 1 to 8 red, green, blue, yellow, dark, bright, big, small
     scenes: list[VoxelScene]  # stays on the CPU
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -31,7 +32,7 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        names = ("coordinates", "features", "labels", "instances")
+        names = ("coordinates", "features", "labels", "instances", "attributes")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 
@@ -78,6 +79,7 @@ def _batch(scenes: list[VoxelScene]) -> Batch:
         features=colors.div_(255).sub_(0.5),
         labels=_joined([scene.labels for scene in scenes]),
         instances=_joined([scene.instances for scene in scenes]),
+        attributes=_joined([scene.attributes for scene in scenes]),
         scenes=scenes,
     )
 

@@ -1,16 +1,24 @@
 """Prepared scenes as a data set whose items depend on (seed, epoch, index) alone."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from lground.data.attributes import Attributes, ChangeAttributes
+from lground.data.mixing import mix as mix_scenes
+from lground.data.objects import CLASSES, RareObjects
+from lground.data.pasting import BACKGROUND, Paste, Pasting
+from lground.data.reading import read_sample
 from lground.data.scenes import Sample, VoxelScene
-from lground.data.transforms import Transforms
+from lground.data.transforms import PointTransform, Transforms
 from lground.errors import InputError
+from lground.labels import load_labels
 from lground.progress import track
-from lground.scannet import PreparedScene, list_scenes, open_scene
+from lground.scannet import list_scenes, open_bank, open_scene
+from lground.scannet.store import scene_name
 
 
 class SceneDataset(Dataset):
@@ -24,6 +32,11 @@ class SceneDataset(Dataset):
     voxel_size: metres. reduce: "first" or "majority", see `voxelize_sample`.
     transforms: `training_transforms(...)`; without, `validation_transforms()`.
     cache: keep all scenes in memory, loaded now and shared with worker processes; for small sets.
+    paste: set rare objects of the store's bank into each scene, before all transforms (see `Pasting`).
+    attributes: change colours and sizes of tail objects, pasted ones too, right after (see `ChangeAttributes`).
+    mix: probability that another scene, augmented likewise, is laid into an item (see `mixing`). Mix3D pairs the
+        scenes of a batch; here the other one is any other scene of the set, so that an item does not depend on
+        what it is batched with. A batch then holds (1 + mix) times as many voxels.
 
     dataset[epoch, index] draws from np.random.default_rng([seed, epoch, index]), so an item does not depend
     on who loads it or when.
@@ -41,6 +54,9 @@ class SceneDataset(Dataset):
         reduce: str = "first",
         cache: bool = False,
         seed: int = 0,
+        paste: Paste | None = None,
+        attributes: Attributes | None = None,
+        mix: float = 0.0,
     ) -> None:
         annotation = annotation if split == "train" else None
         by_scene = annotation is not None and annotation.startswith("scenes-")
@@ -48,9 +64,17 @@ class SceneDataset(Dataset):
         self.annotation = None if by_scene else annotation
         self.label_set = label_set
         self.voxel_size = voxel_size
-        self.transforms = transforms
         self.reduce = reduce
         self.seed = seed
+        if not 0 <= mix <= 1 or (mix and len(self) < 2):
+            raise InputError(f"data.mix={mix} with {len(self)} scenes: give 0 to 1, and two scenes or more")
+        self.mix = mix
+        added: list[PointTransform] = []
+        if paste is not None and paste.count:
+            added.append(self._pasting(root, paste, cache))
+        if attributes is not None:
+            added.append(ChangeAttributes(attributes, _classes(label_set, "tail", "attributes.mode=none")))
+        self.transforms = replace(transforms, points=(*added, *transforms.points))
         self._cache: list[Sample] | None = None
         if cache:
             self._cache = [
@@ -62,32 +86,58 @@ class SceneDataset(Dataset):
 
     def __getitem__(self, address: tuple[int, int]) -> VoxelScene:
         epoch, index = address
-        sample = self._cache[index] if self._cache is not None else self._load(index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        try:
-            return self.transforms(sample, rng, voxel_size=self.voxel_size, reduce=self.reduce)
-        except InputError as error:
-            raise InputError(f"{self.folders[index]}: {error}") from None
+        scene = self._augmented(index, rng)
+        if self.mix and rng.random() < self.mix:
+            other = (index + rng.integers(1, len(self))) % len(self)
+            scene = mix_scenes(scene, self._augmented(int(other), rng))
+        return scene
 
     def class_counts(self, num_classes: int) -> np.ndarray:
         """Labelled vertices of each class, (num_classes,) int64, over all scenes as they are annotated."""
         counts = np.zeros(num_classes, dtype=np.int64)
         for index in track(range(len(self)), "Counting labels"):
-            sample = self._cache[index] if self._cache is not None else self._load(index)
+            sample = self._sample(index)
             counts += np.bincount(sample.labels[sample.labels >= 0], minlength=num_classes)
         return counts
 
-    def _load(self, index: int, copy: bool = False) -> Sample:
-        scene = open_scene(self.folders[index])
-        read = np.array if copy else np.asarray  # without a copy the arrays stay on disk until read
-        labels, instances = self._annotation_of(scene)
-        return Sample(scene.name, read(scene.coord), read(scene.color), labels, instances)
+    def _augmented(self, index: int, rng: np.random.Generator) -> VoxelScene:
+        sample = self._sample(index)
+        try:
+            return self.transforms(sample, rng, voxel_size=self.voxel_size, reduce=self.reduce)
+        except InputError as error:
+            raise InputError(f"{self.folders[index]}: {error}") from None
 
-    def _annotation_of(self, scene: PreparedScene) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.asarray(scene.segment(self.label_set)).astype(np.int64)
-        instances = np.asarray(scene.instance).astype(np.int64)
-        annotated = scene.annotated(self.annotation)
-        if annotated is not None:
-            labels[~annotated] = -1
-            instances[~annotated] = -1
-        return labels, instances
+    def _sample(self, index: int) -> Sample:
+        return self._cache[index] if self._cache is not None else self._load(index)
+
+    def _load(self, index: int, copy: bool = False) -> Sample:
+        sample = read_sample(open_scene(self.folders[index]), self.label_set, self.annotation)
+        if not copy:  # the arrays stay on disk until read
+            return sample
+        return replace(sample, points=np.array(sample.points), colors=np.array(sample.colors))
+
+    def _pasting(self, root: str | os.PathLike, paste: Paste, cache: bool) -> Pasting:
+        labels = load_labels(self.label_set)
+        wanted = [_classes(self.label_set, split, "paste.count=0") for split in CLASSES[paste.classes]]
+        objects = RareObjects(
+            open_bank(root),
+            {scene_name(folder): folder for folder in self.folders},
+            np.concatenate(wanted),
+            label_set=self.label_set,
+            annotation=self.annotation,
+            weights=paste.weights,
+            cache=cache,
+        )
+        background = np.array(
+            [k for k, name in enumerate(labels.names) if name in BACKGROUND], dtype=np.int64
+        )
+        return Pasting(objects, paste.count, paste.tries, self.voxel_size, background)
+
+
+def _classes(label_set: str, split: str, otherwise: str) -> np.ndarray:
+    """The class indices of a split; InputError, which names the key to set otherwise, if there are none."""
+    classes = load_labels(label_set).splits.get(split)
+    if classes is None:
+        raise InputError(f"{label_set}: has no {split} classes; use data.label_set=scannet200 or {otherwise}")
+    return classes

@@ -132,6 +132,7 @@ class Dropout:
             colors=scene.colors[kept],
             labels=scene.labels[kept],
             instances=scene.instances[kept],
+            attributes=scene.attributes[kept],
             inverse=row[scene.inverse],
         )
 

@@ -21,6 +21,10 @@ class Sample:
     labels: np.ndarray  # (N,) int64, class index, -1 ignored
     instances: np.ndarray  # (N,) int64, -1 none
     matrix: np.ndarray = field(default_factory=lambda: np.eye(3))  # (3, 3) rotation times scale, applied last
+    attributes: np.ndarray = None  # (N,) int64, how a changed object looks, see `attributes.NAMES`; 0 plain
+
+    def __post_init__(self) -> None:
+        _without_attributes(self, len(self.points))
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class VoxelScene:
     instances: np.ndarray  # (M,) int64, -1 none
     inverse: np.ndarray  # (N,) int64: vertex v lies in voxel inverse[v]; -1 if that voxel was dropped
     vertex_labels: np.ndarray  # (N,) int64, for metrics per vertex
+    attributes: np.ndarray = None  # (M,) int64, 0 plain
+
+    def __post_init__(self) -> None:
+        _without_attributes(self, len(self.coordinates))
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -47,26 +55,37 @@ class VoxelScene:
         vars(self).update({k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in state.items()})
 
 
+def _without_attributes(scene: Sample | VoxelScene, count: int) -> None:
+    """Let everything be plain where nothing was said about it."""
+    if scene.attributes is None:
+        object.__setattr__(scene, "attributes", np.zeros(count, dtype=np.int64))
+
+
 def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScene:
     """Turn vertices into voxels.
 
-    reduce: "first": colour, label and instance are those of the voxel's first vertex in file order (the
-    original's rule); "majority": the mean colour, the most frequent label among the vertices that have one,
-    and the most frequent instance among the vertices of that label; ties go to what comes first in the file.
+    reduce: "first": colour, label, instance and attribute are those of the voxel's first vertex in file order
+    (the original's rule); "majority": the mean colour, the most frequent label among the vertices that have one,
+    and the most frequent instance and attribute among the vertices of that label; ties go to what comes first in
+    the file.
     """
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: choose one of {', '.join(REDUCTIONS)}")
     voxels = voxelize(sample.points, voxel_size, matrix=sample.matrix)
     if reduce == "first":
-        colors, labels, instances = (
-            values[voxels.index] for values in (sample.colors, sample.labels, sample.instances)
+        colors, labels, instances, attributes = (
+            np.take(values, voxels.index, axis=0)
+            for values in (sample.colors, sample.labels, sample.instances, sample.attributes)
         )
     else:
         count = len(voxels.index)
         colors = mean_colors(sample.colors, voxels.inverse, count)
         labels = most_frequent(sample.labels, voxels.inverse, count)
         same_label = sample.labels == labels[voxels.inverse]
-        instances = most_frequent(np.where(same_label, sample.instances, -1), voxels.inverse, count)
+        instances, attributes = (
+            most_frequent(np.where(same_label, values, -1), voxels.inverse, count)
+            for values in (sample.instances, sample.attributes)
+        )
     return VoxelScene(
         name=sample.name,
         coordinates=voxels.coordinates,
@@ -75,4 +94,5 @@ def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScen
         instances=instances,
         inverse=voxels.inverse,
         vertex_labels=sample.labels,
+        attributes=attributes,
     )

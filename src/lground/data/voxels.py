@@ -27,18 +27,8 @@ def voxelize(points: np.ndarray, voxel_size: float = 0.02, *, matrix: np.ndarray
     Raises InputError for an empty cloud, for NaN or infinite points, and where a voxel lies outside int32.
     """
     grid = _grid(np.asarray(points), voxel_size, matrix)
-    order = _stable_order(grid)
-    ordered = grid[order]
-    starts = np.ones(len(grid), dtype=bool)  # True where a new voxel begins in `ordered`
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first = order[starts]  # the sort is stable: the first of a run is the first in the file
-    by_file = np.argsort(first)
-    rank = np.empty_like(by_file)
-    rank[by_file] = np.arange(len(by_file))
-    inverse = np.empty_like(order)
-    inverse[order] = rank[np.cumsum(starts) - 1]
-    index = first[by_file]
-    return Voxels(grid[index], index, inverse)
+    index, inverse = first_rows(grid)
+    return Voxels(np.take(grid, index, axis=0), index, inverse)
 
 
 def _grid(points: np.ndarray, voxel_size: float, matrix: np.ndarray | None) -> np.ndarray:
@@ -46,29 +36,65 @@ def _grid(points: np.ndarray, voxel_size: float, matrix: np.ndarray | None) -> n
         raise InputError(f"no points to voxelise (an array of shape {points.shape}, (N, 3) is needed)")
     if not (np.isfinite(voxel_size) and voxel_size > 0):
         raise InputError(f"voxel size {voxel_size} m: give a length above zero, such as 0.02")
-    metres = points.astype(np.float64)
-    if matrix is not None:  # three products and two sums: the same bits whatever the number of BLAS threads
-        metres = sum(metres[:, axis, None] * matrix[:, axis] for axis in range(3))
-    grid = np.floor(metres / voxel_size)
-    low, high = grid.min(), grid.max()  # NaN goes through min and max
-    if not (np.isfinite(low) and np.isfinite(high)):
+    # Axis by axis, which numpy does several times faster than whole rows of three. The products are summed here
+    # and not by BLAS: the same bits whatever the number of its threads.
+    axes = list(points.T.astype(np.float64))
+    if matrix is not None:
+        axes = [axes[0] * row[0] + axes[1] * row[1] + axes[2] * row[2] for row in matrix]
+    axes = [np.floor(axis / voxel_size) for axis in axes]
+    low, high = np.min([axis.min() for axis in axes]), np.max([axis.max() for axis in axes])
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN goes through min and max
         raise InputError("some coordinates are NaN or infinite: remove these points")
     if low < INT32.min or high > INT32.max:
         raise InputError(
             f"coordinates reach {max(-low, high) * voxel_size:.3g} m, too far for 32-bit voxels: "
             "check the units, remove far outliers or use larger voxels"
         )
-    return grid.astype(np.int32)
+    grid = np.empty(points.shape, dtype=np.int32)
+    for k, axis in enumerate(axes):
+        grid[:, k] = axis
+    return grid
 
 
-def _stable_order(grid: np.ndarray) -> np.ndarray:
-    """Row order (N,) int64 that brings equal rows together and keeps them in file order."""
-    low = grid.min(axis=0).astype(np.int64)
-    sizes = [int(size) for size in grid.max(axis=0) - low + 1]
-    if sizes[0] * sizes[1] * sizes[2] > np.iinfo(np.int64).max:  # only with outliers many kilometres away
-        return np.lexsort(grid.T)
-    x, y, z = (grid - low).T
-    return np.argsort((x * sizes[1] + y) * sizes[2] + z, kind="stable")
+def first_rows(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of equal rows of `grid` (N, 3) int32: their indices (M,) int64, increasing, and inverse (N,) int64."""
+    order, starts = _sorted(grid)
+    first = np.empty_like(order)  # of each row the first that equals it
+    first[order] = order[starts][np.cumsum(starts) - 1]  # the sort is stable: a run begins with its first row
+    is_first = first == np.arange(len(grid))
+    return np.flatnonzero(is_first), (np.cumsum(is_first) - 1)[first]
+
+
+def _sorted(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row order (N,) int64 that brings equal rows together, in file order, and where in it other rows begin (N,)."""
+    starts = np.ones(len(grid), dtype=bool)
+    axes = np.ascontiguousarray(grid.T, dtype=np.int64)
+    low = axes.min(axis=1)
+    sizes = [int(size) for size in axes.max(axis=1) - low + 1]
+    cells = sizes[0] * sizes[1] * sizes[2]
+    if cells > np.iinfo(np.int64).max:  # only with outliers many kilometres away
+        order = np.lexsort(grid.T)
+        starts[1:] = (grid[order[1:]] != grid[order[:-1]]).any(axis=1)
+        return order, starts
+    x, y, z = axes - low[:, None]
+    keys = (x * sizes[1] + y) * sizes[2] + z
+    order = stable_order(keys, cells)
+    keys = keys[order]
+    starts[1:] = keys[1:] != keys[:-1]
+    return order, starts
+
+
+def stable_order(keys: np.ndarray, count: int) -> np.ndarray:
+    """np.argsort(keys, kind="stable") of integers (n,) from 0 to count - 1.
+
+    numpy sorts 16-bit integers digit by digit, several times faster than longer ones; two passes serve 32 bits.
+    """
+    if count > 2**32:
+        return np.argsort(keys, kind="stable")
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    if count > 2**16:
+        order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def most_frequent(values: np.ndarray, inverse: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""ScanNet: raw folders in, prepared scenes out; split lists; limited annotation."""
+"""ScanNet: raw folders in, prepared scenes out; split lists; limited annotation; rare objects."""
 
+from lground.scannet.bank import Bank, build_bank, open_bank
 from lground.scannet.limited import limit_annotation
 from lground.scannet.preparation import Report, prepare
 from lground.scannet.raw import read_raw_scene
@@ -9,10 +10,13 @@ from lground.scannet.table import read_label_table
 
 __all__ = [
     "SPLITS",
+    "Bank",
     "PreparedScene",
     "Report",
+    "build_bank",
     "limit_annotation",
     "list_scenes",
+    "open_bank",
     "open_scene",
     "prepare",
     "read_label_table",

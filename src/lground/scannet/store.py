@@ -29,14 +29,18 @@ class PreparedScene:
     def __len__(self) -> int:
         return len(self.coord)
 
-    def segment(self, label_set: str = "scannet200") -> np.ndarray:
-        """Class index of each vertex in "scannet200" or "scannet20", (N,) int16, -1 unlabelled."""
+    def segment(self, label_set: str = "scannet200", rows: np.ndarray | None = None) -> np.ndarray:
+        """Class index of each vertex in "scannet200" or "scannet20", (N,) int16, -1 unlabelled.
+
+        rows: (n,) vertices, if only those are wanted.
+        """
         if label_set not in self.segments:
             has = ", ".join(self.segments) or "none"
             raise InputError(
                 f"{self.folder}: has no labels of {label_set} (it has: {has}); prepare the raw scene"
             )
-        return _class_indices(self.segments[label_set], label_set, self.folder)
+        values = self.segments[label_set] if rows is None else np.asarray(self.segments[label_set])[rows]
+        return _class_indices(values, label_set, self.folder)
 
     def annotated(self, setting: str | None) -> np.ndarray | None:
         """(N,) bool: the vertices whose label may be used in a setting such as "object-0.05".
@@ -107,12 +111,17 @@ def list_scenes(root: str | os.PathLike, split: str, subset: str | None = None) 
     if not path.is_file():
         raise InputError(f"{path}: is missing; write it with: lground prepare {root} --limited {subset}")
     wanted = read_scene_list(path)
-    by_name = {scene.stem if scene.is_file() else scene.name: scene for scene in scenes}
+    by_name = {scene_name(scene): scene for scene in scenes}
     if absent := [name for name in wanted if name not in by_name]:
         raise InputError(
             f"{path}: lists {absent[0]}, which is not in {root}; remove the list and write it again"
         )
     return sorted(by_name[name] for name in wanted)
+
+
+def scene_name(path: Path) -> str:
+    """The name of the scene that lies in a folder, or in a file of the original system."""
+    return path.stem if path.is_file() else path.name
 
 
 def _original_files(root: Path, split: str) -> list[Path]:

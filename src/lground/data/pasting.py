@@ -1,0 +1,188 @@
+"""Instance sampling: rare objects set into training scenes (section 4.2 of the language-grounded paper).
+
+Everything happens in metres, in the scene as it was scanned: before elastic distortion, so that the boxes and
+heights are those of the points, and before the scene's rotation and its only voxelisation. The pasted objects are
+bent, turned and coloured with the scene.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import maximum_filter
+
+from lground.data.objects import CLASSES, WEIGHTS, RareObjects
+from lground.data.scenes import Sample
+from lground.data.voxels import stable_order
+from lground.errors import InputError
+
+SCALE = (0.9, 1.1)
+FINEST = 0.02  # metres; vertices lie about so far apart, smaller cells would be full of holes
+LEVEL = 0.05  # metres below an object's lowest point within which the ground still carries it
+CARRIED = 0.75  # share of the footprint that must be carried
+HIGHEST = 2.0  # metres above the floor; nothing is put on ceilings, or on walls and cupboards as high as they
+BACKGROUND = ("wall", "floor", "ceiling")  # whose boxes hold the room
+MAX_CELLS = 2**24  # of a height map: at 2 cm 80 m by 80 m
+
+
+@dataclass(frozen=True)
+class Paste:
+    """What to paste: `count` objects per scene, each tried at `tries` places and then given up.
+
+    classes: "tail" or "common_tail" of the label set. weights: see `RareObjects`.
+    """
+
+    count: int = 0
+    tries: int = 50
+    classes: str = "tail"
+    weights: str = "inverse"
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.tries < 1:
+            raise InputError(
+                f"paste.count={self.count}, paste.tries={self.tries}: give 0 or more objects, and 1 or more tries"
+            )
+        for name, choices in (("classes", CLASSES), ("weights", WEIGHTS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"paste.{name}={getattr(self, name)}: choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Pasting:
+    """Append objects to a scene, standing on what is there and meeting no box of an object.
+
+    Each is turned about z and scaled by 0.9 to 1.1, then tried at random places within the scene's extent. It
+    stands on the highest ground below its footprint: at least three quarters of the footprint must be ground no
+    more than 5 cm lower, so nothing hangs over the edge of a table or stands on a chair's back, and what the
+    scanner did not see carries nothing. Boxes may touch. A place is refused where the object's box would reach
+    into the box of an object of the scene (as far as instances are known; walls, floors and ceilings are no
+    objects) or of one pasted before; an object without a place is left out.
+
+    The original takes the height at one point, pastes at the last place if all tries fail, lets pasted objects
+    overlap, and pastes voxels that it then rotates and floors again.
+    """
+
+    objects: RareObjects
+    count: int
+    tries: int
+    voxel_size: float  # metres
+    background: np.ndarray  # class indices of BACKGROUND
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        ground = Ground.of(sample.points, max(self.voxel_size, FINEST))
+        boxes = object_boxes(sample, self.background)
+        number = sample.instances.max() + 1
+        parts = [sample]
+        for thing in self.objects.draw(self.count, rng):
+            points = turned(thing.points, rng.uniform(-np.pi, np.pi), rng.uniform(*SCALE))
+            corner = ground.find_place(points.max(axis=0), boxes, self.tries, rng)
+            if corner is None:
+                continue
+            points += corner
+            boxes = np.concatenate([boxes, [[points.min(axis=0), points.max(axis=0)]]])
+            instances = np.where(thing.instances >= 0, number, -1)
+            parts.append(replace(thing, points=points, instances=instances))
+            number += 1
+        return joined(parts)
+
+
+def turned(points: np.ndarray, angle: float, scale: float) -> np.ndarray:
+    """`points` (n, 3) turned about z by `angle` radians, scaled, and moved so that their lowest corner is 0."""
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    matrix = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, scale]])
+    result = sum(points[:, axis, None] * matrix[axis] for axis in range(3)).astype(np.float32)
+    return result - result.min(axis=0)
+
+
+def object_boxes(sample: Sample, background: np.ndarray) -> np.ndarray:
+    """Lowest and highest coordinates (B, 2, 3) float32 of the objects, without vertices of background classes."""
+    plain = np.ones(max(sample.labels.max(), background.max(initial=0)) + 2, dtype=bool)
+    plain[background] = False
+    rows = np.flatnonzero((sample.instances >= 0) & plain[sample.labels])  # the last entry serves label -1
+    numbers = sample.instances[rows]
+    order = stable_order(numbers, int(numbers.max(initial=0)) + 1)
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    if not len(starts):
+        return np.empty((0, 2, 3), dtype=np.float32)
+    axes = np.take(sample.points, rows[order], axis=0).T
+    bounds = [[ufunc.reduceat(axis, starts) for axis in axes] for ufunc in (np.minimum, np.maximum)]
+    return np.array(bounds, dtype=np.float32).transpose(2, 0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The highest z of each column of a scene, spread over two cells around it."""
+
+    origin: np.ndarray  # (2,) float32, the lowest x and y
+    extent: np.ndarray  # (2,) float32, metres
+    cell: np.float32  # metres
+    heights: np.ndarray  # (X, Y) float32, -inf where there is nothing
+    floor: float  # the height that 1 % of the columns do not reach
+
+    @classmethod
+    def of(cls, points: np.ndarray, cell: float) -> "Ground":
+        x, y, z = np.ascontiguousarray(points.T)
+        origin = np.array([x.min(), y.min()], dtype=np.float32)
+        extent = np.array([x.max(), y.max()], dtype=np.float32) - origin
+        if not np.prod(extent.astype(np.float64) / cell + 1) <= MAX_CELLS:  # so written, NaN is refused too
+            raise InputError(
+                f"the scene spans {extent[0]:.4g} x {extent[1]:.4g} m, too much for pasting: check the units, "
+                "remove far outliers or set paste.count=0"
+            )
+        cell = np.float32(cell)
+        columns, rows = ((values - low) / cell for values, low in zip((x, y), origin, strict=True))
+        columns, rows = columns.astype(np.int64), rows.astype(np.int64)
+        shape = columns.max() + 1, rows.max() + 1
+        heights = np.full(shape[0] * shape[1], -np.inf, dtype=np.float32)
+        np.maximum.at(heights, columns * shape[1] + rows, z)
+        occupied = heights[heights > -np.inf]
+        floor = np.partition(occupied, len(occupied) // 100)[len(occupied) // 100]
+        return cls(origin, extent, cell, _spread(heights.reshape(shape)), float(floor))
+
+    def find_place(
+        self, size: np.ndarray, boxes: np.ndarray, tries: int, rng: np.random.Generator
+    ) -> np.ndarray | None:
+        """The lowest corner (3,) float32 of the first place that is free for a thing of `size` (3,), else None.
+
+        boxes: (B, 2, 3) that it may touch but not enter. Where a box ends less than a cell above the ground, as
+        tops of tables that are not quite even do, the thing stands on the box.
+        """
+        room = self.extent - size[:2]
+        if (room < 0).any():
+            return None
+        corners = self.origin + rng.random((tries, 2), dtype=np.float32) * room  # (T, 2)
+        cells = np.ceil(size[:2] / self.cell).astype(np.int64) + 2
+        first = ((corners - self.origin) / self.cell).astype(np.int64)
+        below = sliding_window_view(self._padded(cells), cells)[first[:, 0], first[:, 1]]  # (T, cells)
+        base = below.max(axis=(1, 2))
+        carried = (below >= (base - np.float32(LEVEL))[:, None, None]).mean(axis=(1, 2))
+        good = (base > -np.inf) & (base <= self.floor + HIGHEST) & (carried >= CARRIED)
+
+        within = (corners[:, None] < boxes[:, 1, :2]) & ((corners + size[:2])[:, None] > boxes[:, 0, :2])
+        within = within.all(axis=2)  # (T, B): above, in or below the box
+        bottoms, tops = boxes[:, 0, 2], boxes[:, 1, 2]
+        top = np.where(within & (tops > base[:, None]), tops, -np.inf)
+        nearly = np.where(top <= (base + self.cell)[:, None], top, -np.inf).max(axis=1, initial=-np.inf)
+        base = np.maximum(base, nearly)
+        meets = within & (tops > base[:, None]) & (bottoms < (base + size[2])[:, None])
+        good &= ~meets.any(axis=1)
+        if not good.any():
+            return None
+        k = int(good.argmax())
+        return np.array([*corners[k], base[k]], dtype=np.float32)
+
+    def _padded(self, cells: np.ndarray) -> np.ndarray:
+        return np.pad(self.heights, [(0, count) for count in cells], constant_values=-np.inf)
+
+
+def _spread(heights: np.ndarray) -> np.ndarray:
+    """The maximum over 5 x 5 cells around each."""
+    return maximum_filter(heights, 5, mode="constant", cval=-np.inf)
+
+
+def joined(parts: list[Sample]) -> Sample:
+    """All vertices of the parts, in order, under the name and matrix of the first."""
+    if len(parts) == 1:
+        return parts[0]
+    names = ("points", "colors", "labels", "instances", "attributes")
+    return replace(parts[0], **{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
