@@ -1,0 +1,99 @@
+"""`lground compare`, and a fine-tuning with its pretraining before it."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from lground.cli import main
+from lground.training import load_recipe
+
+BEFORE = ["before=demo", "before.epochs=1", "before.augment.elastic=false", "before.data.batch_size=2"]
+
+
+@pytest.fixture(scope="module")
+def chained(store, anchors, tmp_path_factory):
+    """One command: pretraining, then fine-tuning. Returns the line and the folder."""
+    out = tmp_path_factory.mktemp("chained") / "ours"
+    line = ["finetune", "demo", f"data.root={store}", f"text.anchors={anchors}", "data.voxel_size=0.1"]
+    line += ["data.batch_size=2", "augment.elastic=false", "validate_every=1", *BEFORE, "--out", str(out)]
+    assert main([*line, "epochs=2", "optimizer.lr=1e-30", "optimizer.weight_decay=0"]) == 0
+    return [*line, "optimizer.lr=1e-30", "optimizer.weight_decay=0"], out
+
+
+def test_one_command_pretrains_and_fine_tunes_from_it(chained):
+    _, out = chained
+    for run in (out, out / "before"):
+        names = {path.name for path in run.iterdir()}
+        assert {"recipe.yaml", "log.csv", "best.safetensors", "last.safetensors", "last.ckpt"} <= names
+    old, new = load_file(out / "before" / "best.safetensors"), load_file(out / "best.safetensors")
+    kernels = [key for key in new if key.endswith("kernel") and not key.startswith("final")]
+    assert kernels and all((old[key] == new[key]).all() for key in kernels)  # nothing was learned since
+    recipe = load_recipe(str(out / "recipe.yaml"), "finetune")
+    assert recipe.before == load_recipe(str(out / "before" / "recipe.yaml"), "pretrain")
+
+
+def test_a_finished_pretraining_is_not_repeated(chained, capsys):
+    line, out = chained
+    before = (out / "before" / "last.ckpt").stat().st_mtime_ns
+    assert main([*line, "epochs=3", "--resume"]) == 0
+    assert "finished, its weights are taken" in capsys.readouterr().err
+    assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
+    (out / "last.ckpt").unlink()  # a fine-tuning that is to be done again
+    assert main([*line, "epochs=1"]) == 0
+    assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
+    assert main([*line, "epochs=1"]) == 2  # it holds a run now, and the pretraining is not even looked at
+    assert "--resume" in capsys.readouterr().err
+    assert main([*line, "epochs=1", "before.seed=3", "--resume"]) == 2
+    assert "differs" in capsys.readouterr().err
+
+
+def test_an_unfinished_pretraining_is_resumed(chained, tmp_path, capsys):
+    line, _ = chained
+    line[line.index("--out") + 1] = str(tmp_path / "run")
+    assert main([*line, "epochs=1"]) == 0
+    (tmp_path / "run" / "last.ckpt").unlink()
+    assert main([*line, "epochs=1", "before.epochs=2"]) == 2
+    assert "before: holds a run already" in capsys.readouterr().err
+    assert main([*line, "epochs=1", "before.epochs=2", "--resume"]) == 0
+    assert len((tmp_path / "run" / "before" / "log.csv").read_text().splitlines()) == 3
+
+
+def test_weights_come_from_one_place(chained, tmp_path, capsys):
+    line, out = chained
+    line = [*line[: line.index("--out")], f"network.weights={out}", "--out", str(tmp_path / "run")]
+    assert main(line) == 2
+    assert "beside network.weights" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_compare_prints_what_runs_reached_and_where_they_differ(chained, tmp_path, capsys):
+    from matplotlib.image import imread
+
+    _, out = chained
+    runs = [str(out), str(out / "before")]
+    assert main(["compare", *runs, "--out", str(tmp_path / "c.png")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    for run in runs:
+        metrics = json.loads((out / run / "metrics.json").read_text())
+        (line,) = (line for line in printed if line.startswith(run + " "))
+        best = 100 * metrics["vertex"]["means"]["all"]["mean_iou"]
+        assert f"{best:.2f}" in line.split() and f"{metrics['epoch']} of" in line
+    differing = {line.split()[0] for line in printed if line}
+    assert {"stage", "loss.name", "optimizer.lr", "before"} <= differing
+    assert not {"seed", "data.root", "data.voxel_size"} & differing
+    assert imread(tmp_path / "c.png")[:, :, :3].std() > 0.05
+
+
+def test_compare_of_one_run_finds_no_difference(chained, tmp_path, capsys):
+    assert main(["compare", str(chained[1]), "--out", str(tmp_path / "c.png")]) == 0
+    assert "the recipes are the same" in capsys.readouterr().out
+
+
+def test_compare_wants_run_folders(tmp_path, capsys):
+    assert main(["compare", str(tmp_path), "--out", str(tmp_path / "c.png")]) == 2
+    assert "no recipe.yaml" in capsys.readouterr().err
+    (tmp_path / "recipe.yaml").write_text("stage: finetune\n")
+    assert main(["compare", str(tmp_path), "--out", str(tmp_path / "c.png")]) == 2
+    assert "not finished an epoch" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "--out", str(tmp_path / "c.txt")]) == 2
+    assert not (tmp_path / "c.png").exists()
