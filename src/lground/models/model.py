@@ -70,6 +70,22 @@ class Model(nn.Module):
     def has_classifier(self) -> bool:
         return self.network.final is not None
 
+    @property
+    def has_offsets(self) -> bool:
+        """Whether it was trained to tell objects apart (`insseg_...` networks)."""
+        return self.network.offsets is not None
+
+    def with_offsets(self, x: SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets (M, 3) in metres from voxels to the centres of their objects, class logits and features.
+
+        Raises InputError for a network without that head.
+        """
+        if not self.has_offsets:
+            raise InputError(
+                f"{self.name} does not tell objects apart: give a model that `lground instances` trained"
+            )
+        return tuple(output.features for output in self.network(x))
+
     def forward(self, x: SparseTensor) -> tuple[Tensor, Tensor]:
         """Class logits (M, C) and features (M, d) of voxels; when pretrained, cosines / 0.07."""
         if self.has_classifier:
