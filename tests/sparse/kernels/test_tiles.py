@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lground.sparse.kernels.maps import LEVELS
-from lground.sparse.kernels.tiles import Tiles, mask_order
+from lground.sparse.kernels.masks import mask_order
+from lground.sparse.kernels.tiles import Tiles
 
 KINDS = [("same", level) for level in range(LEVELS)] + [
     (k, i) for k in ("up", "down") for i in range(LEVELS - 1)

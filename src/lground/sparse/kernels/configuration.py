@@ -179,7 +179,10 @@ def path(device: torch.device) -> Path:
 def version() -> str:
     """Of the kernels: a hash of their source."""
     folder = Path(__file__).parent
-    sources = [(folder / f"{module}.py").read_bytes() for module in ("convolution", "tf32", "tiles")]
+    sources = [
+        (folder / f"{module}.py").read_bytes()
+        for module in ("convolution", "epilogue", "tf32", "tiles", "masks")
+    ]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 

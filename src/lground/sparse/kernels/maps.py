@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from lground.sparse.kernels.launch import Kernel
-from lground.sparse.kernels.tiles import mask_rank, offset_of_bit, row_key
+from lground.sparse.kernels.masks import mask_rank, offset_of_bit, row_key
 
 LEVELS = 5
 # A key: batch (12 bits) << 51 | the bits of z + HALF, y + HALF and x + HALF (17 bits each), interleaved, x lowest.

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lground.sparse.kernels.convolution import finish
+from lground.sparse.kernels.epilogue import finish
 from lground.sparse.kernels.launch import Kernel, cdiv
 from lground.sparse.kernels.pyramid import Pyramid
 

@@ -1,11 +1,9 @@
 """Which rows a convolution computes together, and which offsets of its kernel they need.
 
 A row of a 3^3 convolution meets about ten of its 27 possible neighbours, and a tile of rows has to walk through every
-offset that any of its rows has. So rows with the same neighbours go into the same tile: the offsets a row has are
-the bits of a mask, and rows are sorted by mask. Two things make the order good. The rarest offsets, the corners, get
-the highest bits, so they differ between few neighbours of the order. And a mask is replaced by its rank in the Gray
-code, so that masks in successive ranks differ in one bit. A row of a transposed convolution of size 2 has one input,
-its parent, at the offset that is its octant: those rows are sorted by octant.
+offset that any of its rows has. So rows with the same neighbours go into the same tile: rows are sorted by the mask of
+their offsets (see `masks`). A row of a transposed convolution of size 2 has one input, its parent, at the offset that
+is its octant: those rows are sorted by octant.
 
 One sort serves all levels: a key starts with the number of its segment, and segments keep their place because their
 sizes are fixed.
@@ -20,16 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lground.sparse.kernels.launch import Kernel
-
-# Key of a row, int32: segment - 4 << 28 | no row << 27 | payload of 27 bits. Segments 0..4 hold the rows of the levels,
-# their payload is the rank of the mask; segments 5..8 those of levels 0..3 as outputs of a transposed convolution,
-# their payload is the octant.
-NO_ROW = tl.constexpr(1 << 27)
-
-# ORDER[b] is the offset at bit b of a mask, from the commonest to the rarest.
-ORDER = tl.constexpr(
-    tuple(sorted(range(27), key=lambda j: (sum(j // s % 3 != 1 for s in (1, 3, 9)), j // 9 != 1, j)))
-)
+from lground.sparse.kernels.masks import NO_ROW, offset_of_bit
 
 
 @dataclass(frozen=True)
@@ -65,32 +54,8 @@ class Tiles:
 
 
 @triton.jit
-def row_key(payload, is_row, segment):
-    """Sort key of a row; a lane without a row goes to the end of its segment."""
-    return ((segment - 4) << 28) | tl.where(is_row, payload, NO_ROW)
-
-
-@triton.jit
-def mask_rank(mask):
-    """Rank of a 27-bit mask in the Gray code; the mask is rank ^ rank >> 1."""
-    for shift in tl.static_range(5):
-        mask = mask ^ (mask >> (1 << shift))
-    return mask
-
-
-@triton.jit
 def _either(a, b):
     return a | b
-
-
-@triton.jit
-def offset_of_bit():
-    """(32,) the offset at each bit of a mask."""
-    bit = tl.arange(0, 32)
-    j = tl.zeros((32,), tl.int32)
-    for b in tl.static_range(27):
-        j = tl.where(bit == b, ORDER[b], j)
-    return j
 
 
 @triton.jit
@@ -204,13 +169,3 @@ def build_tiles(row_keys, table, parent, caller, n, caps, tile_rows) -> tuple[li
                 n=n[level : level + 1], tile_rows=tile_rows, volume=volume, capacity=caps[level],
             ))  # fmt: skip
     return tuple(result)
-
-
-def mask_order(table: Tensor) -> Tensor:
-    """The plain twin: (n,) int64 rows of a (27, n) neighbour table in the order in which tiles take them."""
-    bits = [(table[j] >= 0).long() << bit for bit, j in enumerate(ORDER.value)]
-    mask = torch.stack(bits).sum(0)
-    rank = mask.clone()
-    for shift in range(1, 27):
-        rank ^= mask >> shift
-    return torch.sort(rank, stable=True)[1]
