@@ -1,5 +1,8 @@
 """Objects among the points of a scan."""
 
+from lground.instances.components import connected_groups
+from lground.instances.grouping import Grouping, find_objects
 from lground.instances.objects import Objects
+from lground.instances.panoptic import panoptic
 
-__all__ = ["Objects"]
+__all__ = ["Grouping", "Objects", "connected_groups", "find_objects", "panoptic"]

@@ -32,6 +32,17 @@ class Objects:
         joined = np.concatenate([np.empty(0, np.int64), *members])
         return cls(count, starts, joined, np.array(labels, np.int64), np.array(scores, np.float32))
 
+    @classmethod
+    def from_masks(cls, masks: csr_array, labels: np.ndarray, scores: np.ndarray) -> "Objects":
+        """Objects from masks (P, count), dense or sparse, with labels (P,) and scores (P,)."""
+        masks = csr_array(masks)
+        masks.sum_duplicates()  # sorts the columns of each row
+        masks.eliminate_zeros()
+        starts, members = masks.indptr.astype(np.int64), masks.indices.astype(np.int64)
+        return cls(
+            masks.shape[1], starts, members, np.asarray(labels, np.int64), np.asarray(scores, np.float32)
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
