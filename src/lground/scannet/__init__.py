@@ -1,6 +1,7 @@
 """ScanNet: raw folders in, prepared scenes out; split lists; limited annotation; rare objects."""
 
 from lground.scannet.bank import Bank, build_bank, open_bank
+from lground.scannet.benchmark import Submission, check_submission, ground_truth_ids
 from lground.scannet.limited import limit_annotation
 from lground.scannet.preparation import Report, prepare
 from lground.scannet.raw import read_raw_scene
@@ -13,7 +14,10 @@ __all__ = [
     "Bank",
     "PreparedScene",
     "Report",
+    "Submission",
     "build_bank",
+    "check_submission",
+    "ground_truth_ids",
     "limit_annotation",
     "list_scenes",
     "open_bank",
