@@ -1,11 +1,14 @@
 """A small model with random weights, a grounded one, and a scan of a made-up corner of a room."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from lground.labels import LabelSet, load_labels
 from lground.models import Model, save_model
+from lground.predict.segmentation import run
 from lground.scans import Scan, write_scan
 
 NAMES = ["wall", "floor", "chair", "lamp"]
@@ -14,8 +17,9 @@ VOXEL = 0.1
 
 @pytest.fixture(scope="session")
 def label_set(tmp_path_factory) -> LabelSet:
-    path = tmp_path_factory.mktemp("labels") / "mine.txt"
-    path.write_text("\n".join(NAMES))
+    path = tmp_path_factory.mktemp("labels") / "mine.json"
+    rows = [{"name": name, "instance_class": name not in ("wall", "floor")} for name in NAMES]
+    path.write_text(json.dumps(rows))
     return load_labels(path)
 
 
@@ -49,6 +53,20 @@ def classifier(label_set) -> Model:
 
 
 @pytest.fixture(scope="session")
+def pointing(label_set, scan) -> Model:
+    """A network that also points at the centres of objects; its random weights see every class in `scan`."""
+    torch.manual_seed(0)
+    model = Model.fresh("insseg_Res16UNet14A", label_set, VOXEL).eval()
+    _, logits, _ = run(model, scan)
+    with torch.no_grad():
+        final = model.network.final
+        final.kernel /= logits.std(dim=0)
+        final.bias.copy_((final.bias - logits.mean(dim=0)) / logits.std(dim=0))
+        model.network.offsets.kernel *= 0.1  # by centimetres
+    return model
+
+
+@pytest.fixture(scope="session")
 def grounded(label_set) -> Model:
     """A network as wide as MiniLM's vectors (384), its class anchors encoded by it."""
     from lground.text import build_anchors
@@ -72,4 +90,11 @@ def weights(classifier, tmp_path_factory):
 def grounded_weights(grounded, tmp_path_factory):
     path = tmp_path_factory.mktemp("grounded") / "best.safetensors"
     save_model(grounded, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pointing_weights(pointing, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pointing") / "best.safetensors"
+    save_model(pointing, path)
     return path

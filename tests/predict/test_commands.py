@@ -39,6 +39,36 @@ def test_segment_in_millimetres_beside_the_scan(weights, scan, tmp_path, capsys)
     np.testing.assert_allclose(read_scan(tmp_path / "mm.labels.ply").points, scan.points, atol=1e-5)
 
 
+def test_segment_with_instances(pointing, pointing_weights, scan, scan_file, tmp_path, capsys):
+    out, patches = tmp_path / "out.ply", tmp_path / "patches.npy"
+    np.save(patches, np.floor(scan.points / 0.42).astype(np.int64) @ (1, 10, 100))
+    line = ["segment", scan_file, "-m", pointing_weights, "-o", out, "--device", "cpu", "--instances"]
+    assert main([str(word) for word in line]) == 0
+    expected = segment(pointing, scan, instances=True)
+    labelled = read_scan(out)
+    instance = labelled.extras["instance"]
+    assert instance.dtype == np.int32
+    np.testing.assert_array_equal(instance, expected.instances)
+    np.testing.assert_array_equal(labelled.extras["label"], expected.labels)
+    objects = json.loads((tmp_path / "out.objects.json").read_text())
+    assert [entry["id"] for entry in objects] == np.unique(instance[instance >= 0]).tolist()
+    assert objects and f"{len(objects)} objects in out.objects.json" in capsys.readouterr().out
+    for entry in objects:
+        points = labelled.points[instance == entry["id"]]
+        assert entry["vertices"] == len(points) and entry["class"] in ("chair", "lamp")
+        np.testing.assert_allclose(entry["centroid"], points.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            [entry["box"]["min"], entry["box"]["max"]], [points.min(0), points.max(0)], atol=1e-5
+        )
+        assert len(entry["oriented_box"]["center"]) == len(entry["oriented_box"]["size"]) == 3
+        assert -2 < entry["oriented_box"]["yaw"] < 2 and 0 <= entry["score"] <= 1
+        assert "superpoints" not in entry
+    assert (tmp_path / "out.json").exists()
+    assert main([str(word) for word in [*line, "--superpoints", patches]]) == 0
+    snapped = json.loads((tmp_path / "out.objects.json").read_text())
+    assert any(entry["superpoints"] for entry in snapped)
+
+
 def test_query(grounded_weights, scan, scan_file, tmp_path, capsys):
     out, picture = tmp_path / "q.ply", tmp_path / "q.png"
     texts = ["somewhere to sit", "a lamp"]
@@ -77,6 +107,7 @@ def wrong(tmp_path, scan_file):
         ("segment {scan} --model {weights} --voxel-size 0", "voxel size"),
         ("segment {scan} --model {weights} --voxel-size -1", "voxel size"),
         ("segment {scan}", "--model"),
+        ("segment {scan} --model {weights} --instances", "does not tell objects apart"),
         ("query {scan} lamp --model {weights}", "not grounded in language"),
         ("query {scan} --model {weights}", "TEXTS"),
     ],

@@ -1,4 +1,4 @@
-"""`lground segment`: a class for every vertex of a scan."""
+"""`lground segment`: a class for every vertex of a scan, and its objects."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,10 @@ Superpoints = Annotated[
         help="One class for all vertices of a patch: .npy, ScanNet's .segs.json, or auto (cut the mesh)."
     ),
 ]
+Instances = Annotated[
+    bool,
+    typer.Option("--instances", help="Find objects, too: colour the PLY by them, describe them as JSON."),
+]
 
 
 def segment(
@@ -37,8 +41,12 @@ def segment(
     device: Device = None,
     views: Views = 1,
     superpoints: Superpoints = None,
+    instances: Instances = False,
 ):
-    """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON."""
+    """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON.
+
+    With --instances the PLY also has `instance`, and OUT.objects.json lists the objects: class, score, boxes.
+    """
     from lground import predict
     from lground.scans import read_scan, write_scan
 
@@ -58,17 +66,36 @@ def segment(
         device=chosen,
         views=views,
         superpoints=patches,
+        instances=instances,
     )
     classes = predict.found_classes(room, result)
     if features is not None:
         result.save_features(features)
     predict.write_classes(classes, out.with_suffix(".json"))
+    if instances:
+        objects = predict.found_objects(room, result, patches)
+        predict.write_objects(objects, out.with_suffix(".objects.json"))
     write_scan(result.paint(room), out)
-    _print(classes)
+    _print_classes(classes)
     print(f"\n{len(room)} vertices labelled: {out}, classes in {out.with_suffix('.json').name}")
+    if instances:
+        _print_objects(objects)
+        print(f"\n{len(objects)} objects in {out.with_suffix('.objects.json').name}")
 
 
-def _print(classes) -> None:
+def _print_classes(classes) -> None:
     print(f"{'class':<28}{'vertices':>10}{'surface':>10}{'score':>8}")
     for entry in classes:
         print(f"{entry.name[:27]:<28}{entry.vertices:>10}{100 * entry.share:>8.1f} %{entry.score:>8.2f}")
+
+
+def _print_objects(objects) -> None:
+    print(f"\n{'id':>4}  {'object':<28}{'vertices':>10}{'score':>8}   {'size (m)':<20}centre (m)")
+    for entry in objects:
+        size, center = (
+            " ".join(f"{value:.2f}" for value in values)
+            for values in (entry.oriented_box.size, entry.oriented_box.center)
+        )
+        print(
+            f"{entry.id:>4}  {entry.name[:27]:<28}{entry.vertices:>10}{entry.score:>8.2f}   {size:<20}{center}"
+        )

@@ -22,6 +22,10 @@ class View:
     def voxelize(self, points: np.ndarray, voxel_size: float) -> Voxels:
         return voxelize(points + self.shift, voxel_size, matrix=self.matrix)
 
+    def undo(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, 3) of this view, in metres, where they are in the scan."""
+        return points @ self.matrix - self.shift
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return replace(sample, points=sample.points + self.shift, matrix=self.matrix @ sample.matrix)
 
@@ -43,3 +47,8 @@ def views_of(count: int, voxel_size: float) -> list[View]:
         View(np.full(3, step * voxel_size), rotation(2, 2 * np.pi * step) @ (mirror if k % 2 else np.eye(3)))
         for k, step in enumerate(steps)
     ]
+
+
+def voxel_centers(voxels: Voxels, voxel_size: float) -> np.ndarray:
+    """(M, 3) float64, metres, in the view that the voxels were made in."""
+    return (voxels.coordinates + 0.5) * voxel_size

@@ -41,6 +41,13 @@ class Votes:
         scores = self.sums[np.arange(len(labels)), labels] / (self.views * self.vertices).astype(np.float32)
         return labels[self.group], np.minimum(scores, 1)[self.group]
 
+    def means(self, vertices: np.ndarray) -> np.ndarray:
+        """Mean probabilities of the groups of some vertices (n,): (n, classes) float32."""
+        group = self.group[vertices]
+        means = self.sums[group]
+        means /= (self.views * self.vertices[group]).astype(np.float32)[:, None]
+        return means
+
 
 def vertex_groups(count: int, superpoints: np.ndarray | None) -> np.ndarray:
     """(N,) int64 for `Votes`: vertices of a superpoint are one group, those of none (-1) one each."""
