@@ -25,6 +25,7 @@ COLUMNS = (
     (2, -2),
     (2, 2),
 )
+PAIRS = 2**18  # halved at once, which bounds the memory
 
 
 def connected_groups(points: np.ndarray, labels: np.ndarray, radius: float) -> np.ndarray:
@@ -168,13 +169,16 @@ def _join(cells: _Cells, runs: _Runs, radius: float) -> np.ndarray:
         component, *pairs = _settle(component, runs, boxes, *cells.beside(dx, dy), radius)
         left.append(pairs)
     a, b = (np.concatenate(ends) for ends in zip(*left, strict=True))
-    while len(a):
-        chosen, ends = np.unique([a, b], return_inverse=True)
+    open_pairs = [(runs, a[k : k + PAIRS], b[k : k + PAIRS]) for k in range(0, len(a), PAIRS)]
+    while open_pairs:
+        runs, a, b = open_pairs.pop()
+        chosen, ends = np.unique(_apart(component, runs, a, b), return_inverse=True)
         runs, halves = runs.halved(chosen)
         a, b = halves[ends.reshape(2, -1)]  # (k, 2) each
         a, b = np.repeat(a, 2, axis=1).ravel(), np.tile(b, 2).ravel()
         filled = (a >= 0) & (b >= 0)
         component, a, b = _settle(component, runs, runs.boxes(), a[filled], b[filled], radius)
+        open_pairs += [(runs, a[k : k + PAIRS], b[k : k + PAIRS]) for k in range(0, len(a), PAIRS)]
     return component
 
 
@@ -191,20 +195,21 @@ def _settle(
     Open are pairs of different components whose boxes are near. Boxes are never further apart than points in
     them, rounded as they are: rounding keeps the order of differences, of squares and of sums.
     """
-
-    def still_apart(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        apart = component[runs.cell[a]] != component[runs.cell[b]]
-        return a[apart], b[apart]
-
-    a, b = still_apart(a, b)
+    a, b = _apart(component, runs, a, b)
     first = runs.axes[:, runs.starts]
     near = _square_sum(first[:, a] - first[:, b]) <= radius * radius
     component = _unite(component, runs.cell[a[near]], runs.cell[b[near]])
-    a, b = still_apart(a, b)
+    a, b = _apart(component, runs, a, b)
     low, high = boxes
     gaps = np.maximum(low[:, a] - high[:, b], low[:, b] - high[:, a])
     near = _square_sum(np.maximum(gaps, 0)) <= radius * radius
     return component, a[near], b[near]
+
+
+def _apart(component: np.ndarray, runs: _Runs, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of runs a and b whose components differ."""
+    apart = component[runs.cell[a]] != component[runs.cell[b]]
+    return a[apart], b[apart]
 
 
 def _square_sum(differences: np.ndarray) -> np.ndarray:
@@ -215,6 +220,6 @@ def _square_sum(differences: np.ndarray) -> np.ndarray:
 def _unite(component: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The components (G,) of cells after joining those of cells a and b."""
     count = component.max() + 1
-    edges = coo_array((np.ones(len(a), dtype=np.int8), (component[a], component[b])), shape=(count, count))
+    edges = coo_array((np.ones(len(a), dtype=bool), (component[a], component[b])), shape=(count, count))
     _, united = connected_components(edges, directed=False)
     return united[component]
