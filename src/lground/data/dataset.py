@@ -29,7 +29,7 @@ class SceneDataset(Dataset):
     annotation: a limited-annotation setting, for the train split only (other splits are always fully
         labelled): "object-0.05" or "scene-20" keep the labels of the annotated vertices, all others get
         label and instance -1; "scenes-0.10" keeps a list of scenes.
-    voxel_size: metres. reduce: "first" or "majority", see `voxelize_sample`.
+    voxel_size: metres. reduce: "first", "majority" or "agreed", see `voxelize_sample`.
     transforms: `training_transforms(...)`; without, `validation_transforms()`.
     cache: keep all scenes in memory, loaded now and shared with worker processes; for small sets.
     paste: set rare objects of the store's bank into each scene, before all transforms (see `Pasting`).

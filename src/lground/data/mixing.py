@@ -17,7 +17,11 @@ def mix(scene: VoxelScene, other: VoxelScene) -> VoxelScene:
     move = (_anchor(scene.coordinates) - _anchor(other.coordinates)).astype(np.int32)
     coordinates = np.concatenate([scene.coordinates, other.coordinates + move])
     kept, voxel = first_rows(coordinates)
-    moved = np.where(other.instances >= 0, other.instances + scene.instances.max(initial=-1) + 1, -1)
+    used = max(scene.instances.max(initial=-1), scene.vertex_instances.max(initial=-1)) + 1
+    moved, moved_vertices = (
+        np.where(instances >= 0, instances + used, -1)
+        for instances in (other.instances, other.vertex_instances)
+    )
     values = {
         "colors": (scene.colors, other.colors),
         "labels": (scene.labels, other.labels),
@@ -30,6 +34,7 @@ def mix(scene: VoxelScene, other: VoxelScene) -> VoxelScene:
         coordinates=coordinates[kept],
         inverse=np.concatenate([scene.inverse, inverse]),
         vertex_labels=np.concatenate([scene.vertex_labels, other.vertex_labels]),
+        vertex_instances=np.concatenate([scene.vertex_instances, moved_vertices]),
         **{name: np.concatenate(pair)[kept] for name, pair in values.items()},
     )
 

@@ -8,7 +8,7 @@ import torch
 from lground.data.voxels import mean_colors, most_frequent, voxelize
 from lground.errors import InputError
 
-REDUCTIONS = ("first", "majority")
+REDUCTIONS = ("first", "majority", "agreed")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class VoxelScene:
     inverse: np.ndarray  # (N,) int64: vertex v lies in voxel inverse[v]; -1 if that voxel was dropped
     vertex_labels: np.ndarray  # (N,) int64, for metrics per vertex
     attributes: np.ndarray = None  # (M,) int64, 0 plain
+    vertex_instances: np.ndarray = None  # (N,) int64, -1 none
 
     def __post_init__(self) -> None:
         _without_attributes(self, len(self.coordinates))
+        if self.vertex_instances is None:
+            object.__setattr__(self, "vertex_instances", np.full(len(self.inverse), -1, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -67,17 +70,14 @@ def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScen
     reduce: "first": colour, label, instance and attribute are those of the voxel's first vertex in file order
     (the original's rule); "majority": the mean colour, the most frequent label among the vertices that have one,
     and the most frequent instance and attribute among the vertices of that label; ties go to what comes first in
-    the file.
+    the file; "agreed": "first", but a voxel whose vertices differ in their label (an unlabelled one differs, too) is
+    ignored, and one whose vertices differ in their instance, or that is ignored, has none (the rule of the
+    original's instance stage; its code marks another voxel than the one that is mixed).
     """
     if reduce not in REDUCTIONS:
         raise InputError(f"reduce={reduce!r}: choose one of {', '.join(REDUCTIONS)}")
     voxels = voxelize(sample.points, voxel_size, matrix=sample.matrix)
-    if reduce == "first":
-        colors, labels, instances, attributes = (
-            np.take(values, voxels.index, axis=0)
-            for values in (sample.colors, sample.labels, sample.instances, sample.attributes)
-        )
-    else:
+    if reduce == "majority":
         count = len(voxels.index)
         colors = mean_colors(sample.colors, voxels.inverse, count)
         labels = most_frequent(sample.labels, voxels.inverse, count)
@@ -86,6 +86,14 @@ def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScen
             most_frequent(np.where(same_label, values, -1), voxels.inverse, count)
             for values in (sample.instances, sample.attributes)
         )
+    else:
+        colors, labels, instances, attributes = (
+            np.take(values, voxels.index, axis=0)
+            for values in (sample.colors, sample.labels, sample.instances, sample.attributes)
+        )
+    if reduce == "agreed":
+        labels = _agreed(sample.labels, labels, voxels.inverse)
+        instances = np.where(labels >= 0, _agreed(sample.instances, instances, voxels.inverse), -1)
     return VoxelScene(
         name=sample.name,
         coordinates=voxels.coordinates,
@@ -94,5 +102,13 @@ def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScen
         instances=instances,
         inverse=voxels.inverse,
         vertex_labels=sample.labels,
+        vertex_instances=sample.instances,
         attributes=attributes,
     )
+
+
+def _agreed(values: np.ndarray, first: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """The value of each voxel (M,) that its first vertex has, -1 where another vertex has another; values (N,)."""
+    agreed = first.copy()
+    agreed[inverse[values != first[inverse]]] = -1
+    return agreed
