@@ -1,5 +1,15 @@
-"""Scores of labels against the truth, by ScanNet's definitions."""
+"""Scores of labels and of objects against the truth: ScanNet's definitions, and panoptic quality."""
 
+from lground.metrics.instance import InstanceEvaluator, instance_ap
+from lground.metrics.instance_scores import InstanceScores
 from lground.metrics.semantic import SemanticScores, confusion_matrix, semantic_scores, sum_over_processes
 
-__all__ = ["SemanticScores", "confusion_matrix", "semantic_scores", "sum_over_processes"]
+__all__ = [
+    "InstanceEvaluator",
+    "InstanceScores",
+    "SemanticScores",
+    "confusion_matrix",
+    "instance_ap",
+    "semantic_scores",
+    "sum_over_processes",
+]
