@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lground.metrics.told import or_none, percent
+
 if TYPE_CHECKING:
     from lground.labels import LabelSet
 
@@ -73,7 +75,7 @@ class InstanceScores:
         """The means in percent, one line per split, for a terminal or a log."""
         lines = [f"{'':<8}{'AP':>7}{'AP50':>7}{'AP25':>7}   classes with objects"]
         for split in (None, *label_set.splits):
-            means = "".join(map(_percent, self.mean(split, label_set)))
+            means = "".join(map(percent, self.mean(split, label_set)))
             present, size = self._present(split, label_set), self._classes(split, label_set).sum()
             lines.append(f"{split or 'all':<8}{means}   {present} of {size}")
         lines.append(f"{self.objects.sum()} objects; AP: mean over the IoUs 0.50, 0.55, ..., 0.90")
@@ -85,7 +87,7 @@ class InstanceScores:
         width = max(map(len, names))
         rows = [f"{'class':<{width}}{'AP':>7}{'AP50':>7}{'AP25':>7}{'objects':>9}"]
         rows += [
-            f"{name:<{width}}{''.join(map(_percent, row))}{count:>9}"
+            f"{name:<{width}}{''.join(map(percent, row))}{count:>9}"
             for name, count, *row in zip(names, self.objects, *self._columns(), strict=True)
             if count
         ]
@@ -112,8 +114,4 @@ class InstanceScores:
 
 
 def _json(means: MeanAP) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else float(value) for name, value in means._asdict().items()}
-
-
-def _percent(value: float) -> str:
-    return f"{'-' if np.isnan(value) else format(100 * value, '.2f'):>7}"
+    return {name: or_none(value) for name, value in means._asdict().items()}

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lground.metrics.told import or_none, percent
+
 if TYPE_CHECKING:
     from lground.labels import LabelSet
 
@@ -131,19 +133,19 @@ class SemanticScores:
         return {
             "label_set": self.label_set.name,
             "points": int(self.points.sum()),
-            "accuracy": _json(self.accuracy),
+            "accuracy": or_none(self.accuracy),
             "means": {
                 name: {
                     "classes": int(self._classes(split).sum()),
                     "classes_present": int((self._classes(split) & self.present).sum()),
-                    "mean_iou": _json(self.mean_iou(split)),
-                    "mean_iou_all": _json(self.mean_iou_all(split)),
-                    "mean_accuracy": _json(self.mean_accuracy(split)),
+                    "mean_iou": or_none(self.mean_iou(split)),
+                    "mean_iou_all": or_none(self.mean_iou_all(split)),
+                    "mean_accuracy": or_none(self.mean_accuracy(split)),
                 }
                 for split, name in groups.items()
             },
             "classes": [
-                {"name": name, "points": int(n), "iou": _json(iou), "accuracy": _json(accuracy)}
+                {"name": name, "points": int(n), "iou": or_none(iou), "accuracy": or_none(accuracy)}
                 for name, n, iou, accuracy in zip(
                     self.label_set.names, self.points, self.iou, self.class_accuracy, strict=True
                 )
@@ -158,7 +160,7 @@ class SemanticScores:
             scores = (self.mean_iou(split), self.mean_iou_all(split), self.mean_accuracy(split))
             lines.append(
                 f"{split or 'all':<8}"
-                + "".join(_percent(s) for s in scores)
+                + "".join(percent(s) for s in scores)
                 + f"   {(chosen & self.present).sum()} of {chosen.sum()}"
             )
         lines.append(f"accuracy {100 * self.accuracy:.2f} % of {self.points.sum()} points")
@@ -170,7 +172,7 @@ class SemanticScores:
         width = max(map(len, self.label_set.names))
         rows = [f"{'class':<{width}}{'IoU':>7}{'acc':>7}{'points':>12}"]
         rows += [
-            f"{name:<{width}}{_percent(iou)}{_percent(accuracy)}{n:>12}"
+            f"{name:<{width}}{percent(iou)}{percent(accuracy)}{n:>12}"
             for name, iou, accuracy, n in zip(
                 self.label_set.names, self.iou, self.class_accuracy, self.points, strict=True
             )
@@ -197,11 +199,3 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _json(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _percent(value: float) -> str:
-    return f"{'-' if np.isnan(value) else format(100 * value, '.2f'):>7}"
