@@ -8,6 +8,7 @@ from lground.cli.demo import demo
 from lground.cli.doctor import doctor
 from lground.cli.evaluate import evaluate
 from lground.cli.finetune import finetune
+from lground.cli.instances import instances
 from lground.cli.prepare import prepare
 from lground.cli.pretrain import pretrain
 from lground.cli.query import query
@@ -21,6 +22,7 @@ for verb in (
     anchors,
     pretrain,
     finetune,
+    instances,
     compare,
     evaluate,
     segment,

@@ -35,3 +35,6 @@ def run_stage(stage: str, recipe: str, overrides: list[str], out: Path, resume: 
             print(
                 f"  val mIoU {name}: {100 * mean['mean_iou']:.2f} ({mean['classes_present']} classes present)"
             )
+    for name, mean in metrics.get("objects", {"means": {}})["means"].items():
+        if mean["ap50"] is not None:
+            print(f"  val AP {name}: {100 * mean['ap']:.2f}, AP50 {100 * mean['ap50']:.2f}")

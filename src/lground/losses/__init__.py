@@ -20,7 +20,7 @@ from lground.losses.language import (
     sigmoid_bias,
 )
 from lground.losses.lovasz import lovasz_softmax
-from lground.losses.offsets import offset_direction_loss, offset_norm_loss, offset_targets
+from lground.losses.offsets import object_centers, offset_direction_loss, offset_norm_loss, offset_targets
 from lground.losses.points import draw_confused, draw_same_class, point_supervised_contrastive
 from lground.losses.segmentation import (
     cross_entropy,
@@ -56,6 +56,7 @@ __all__ = [
     "language_sigmoid",
     "log_frequency",
     "lovasz_softmax",
+    "object_centers",
     "offset_direction_loss",
     "offset_norm_loss",
     "offset_targets",

@@ -6,6 +6,20 @@ from torch import Tensor
 from lground.losses.common import in_float32
 
 
+def object_centers(coordinates: Tensor, instances: Tensor) -> Tensor:
+    """The mean voxel (M, 3) float32 of the object that each voxel belongs to.
+
+    coordinates: (M, 4) integers: scene, x, y, z. instances: (M,) the object's number within its scene, -1 for none;
+    what a voxel of no object gets has no meaning. Sums are of integers: the same on every device, in any order.
+    """
+    scene, places = coordinates[:, 0].long(), coordinates[:, 1:].long()
+    numbers = scene * (instances.max() + 2) + instances + 1 if len(instances) else scene
+    found, group = torch.unique(numbers, return_inverse=True)
+    sums = places.new_zeros(len(found), 3).index_add_(0, group, places)
+    counts = torch.bincount(group, minlength=len(found))
+    return (sums / counts[:, None])[group]
+
+
 def offset_targets(coordinates: Tensor, centers: Tensor, voxel_size: float = 0.02) -> Tensor:
     """Vectors (M, 3) in metres from voxels (M, 3) to the centres (M, 3) of their objects, both in voxels."""
     return (centers - coordinates) * voxel_size

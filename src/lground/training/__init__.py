@@ -1,7 +1,7 @@
-"""The stages of training: language pretraining, fine-tuning; their recipes and run folders."""
+"""The stages of training: language pretraining, fine-tuning, instances; their recipes and run folders."""
 
 from lground.training.chain import train
 from lground.training.recipe import Recipe, load_recipe, shipped
-from lground.training.score import Confusion, score, summarize
+from lground.training.score import Confusion, score, score_objects, summarize
 
-__all__ = ["Confusion", "Recipe", "load_recipe", "score", "shipped", "summarize", "train"]
+__all__ = ["Confusion", "Recipe", "load_recipe", "score", "score_objects", "shipped", "summarize", "train"]

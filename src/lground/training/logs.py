@@ -43,6 +43,9 @@ def epoch_row(epoch: int, sums: Mapping[str, float], metrics: dict) -> dict[str,
     scores = {f"val_miou_{name}": mean["mean_iou"] for name, mean in means.items()}
     if "val_miou_all" in scores:
         scores = {"val_miou": scores.pop("val_miou_all"), **scores}
+    if "objects" in metrics:
+        objects = metrics["objects"]["means"]["all"]
+        scores |= {"val_ap": objects["ap"], "val_ap50": objects["ap50"]}
     return {
         "epoch": epoch,
         **{name: value / sums["updates"] for name, value in sums.items() if name.startswith("loss")},

@@ -19,11 +19,11 @@ import yaml
 from lground.errors import InputError
 from lground.scannet.limited import parse_setting
 
-SHARED = (  # with the pretraining before a fine-tuning
+SHARED = (  # with the pretraining that comes before
     "data.root", "data.label_set", "data.annotation", "data.voxel_size", "data.workers", "text.anchors",
     "precision", "devices", "num_nodes", "wandb", "seed",
 )  # fmt: skip
-FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy"}
+FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Data:
     label_set: str = "scannet200"  # "scannet20" too
     annotation: str | None = None  # limited annotation: object-0.05, scene-20, scenes-0.10
     voxel_size: float = 0.02  # metres
-    reduce: Literal["first", "majority"] = "first"  # which vertex speaks for a voxel
+    reduce: Literal["first", "majority", "agreed"] = "first"  # which vertex speaks for a voxel
     batch_size: int = 8  # scenes per process and step
     point_limit: int | None = 1_800_000  # voxels per forward pass; a larger step is accumulated over several
     accumulate: int = 1  # steps of batch_size scenes per update of the weights
@@ -114,6 +114,8 @@ class Loss:
     class_weights: Literal["none", "inverse_log", "log"] = (
         "none"  # by the frequency in the training labels; focal's alpha
     )
+    offset_norm: float = 1.0  # instances: weight of the L1 error of offsets
+    offset_direction: float = 1.0  # instances: weight of minus their cosine
 
 
 @dataclass
@@ -150,7 +152,7 @@ class Schedule:
 
 @dataclass
 class Recipe:
-    stage: Literal["pretrain", "finetune"] = "pretrain"
+    stage: Literal["pretrain", "finetune", "instances"] = "pretrain"
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
@@ -170,7 +172,7 @@ class Recipe:
     num_nodes: int = 1
     wandb: str | None = None  # project of Weights & Biases to log to as well
     seed: int = 42
-    before: "Recipe | None" = None  # the pretraining whose best weights this fine-tuning starts from
+    before: "Recipe | None" = None  # the pretraining whose best weights this training starts from
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
@@ -237,12 +239,12 @@ def _split_annotation(name: str) -> tuple[str, str | None]:
 
 
 def _load_before(recipe: Recipe, changes: list[tuple[str, str, Any]]) -> Recipe | None:
-    """The pretraining before a fine-tuning, from what `before` and `before.*` say; it works on the same data."""
+    """The pretraining before another stage, from what `before` and `before.*` say; it works on the same data."""
     values = {key.removeprefix("before").removeprefix("."): value for _, key, value in changes}
     if all(value is None for value in values.values()):
         return None
     where = changes[-1][0]
-    if recipe.stage != "finetune":
+    if recipe.stage == "pretrain":
         raise InputError(f"{where}: before is for fine-tuning: nothing comes before {recipe.stage}")
     name = values.pop("recipe", None) or values.pop("", None)
     if name is None and "stage" not in values:  # a resolved recipe spells out all of it

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from lground.data import Batch, SceneDataset, build_loader
 from lground.labels import LabelSet, load_labels
-from lground.metrics import sum_over_processes
 from lground.models import Model
 from lground.progress import Progress, say
 from lground.training.datasets import open_datasets
@@ -31,8 +29,7 @@ from lground.training.micro_batches import split_evenly
 from lground.training.recipe import Recipe
 from lground.training.run import Run, read_metrics
 from lground.training.schedules import Scheduler, build_optimizer
-from lground.training.score import Confusion, score, summarize
-from lground.training.stages import build_stage
+from lground.training.stages import Stage, build_stage
 from lground.training.stopping import StopSignal, Terminated
 from lground.training.synchronized import synchronize_batch_norm
 
@@ -55,14 +52,15 @@ class Trainer:
         started = replace(recipe, network=replace(recipe.network, weights=weights))
         stage = build_stage(started, self.label_set, self.train_set)
         stage.model.recipe = recipe.to_yaml()
-        table = stage.class_weight_table() if hasattr(stage, "class_weight_table") else None
+        table = stage.class_weight_table()
         stage = synchronize_batch_norm(stage, self.accelerator.device)
         optimizer = build_optimizer([p for p in stage.parameters() if p.requires_grad], recipe.optimizer)
         self.stage, self.optimizer = self.accelerator.prepare(stage, optimizer)
         self.average = averaged(self.bare_stage.model, recipe.ema) if recipe.ema else None
         self.steps = len(self._loader(self.train_set, 0, train=True))
         self.scheduler = Scheduler(optimizer, recipe, self.steps)
-        self.epoch, self.step, self.best = 0, 0, -1.0  # finished epochs; updates done in the present one
+        self.epoch, self.step = 0, 0  # finished epochs; updates done in the present one
+        self.best: list[float] | None = None  # rank of the best weights (see `Evaluation.rank`)
         self.sums: Counter[str] = Counter()  # over the present epoch
         if resume and (state := self.folder.load()):
             self._restore(state)
@@ -70,7 +68,7 @@ class Trainer:
             self.folder.start(table)
 
     @property
-    def bare_stage(self) -> nn.Module:
+    def bare_stage(self) -> Stage:
         """The stage without the wrapper that synchronises gradients."""
         return self.accelerator.unwrap_model(self.stage)
 
@@ -86,14 +84,14 @@ class Trainer:
             while self.epoch < recipe.epochs:
                 self._train_epoch(bar)
                 start = time.monotonic()
-                number, metrics = self.epoch + 1, {}
+                number, metrics, rank = self.epoch + 1, {}, None
                 last = number == recipe.epochs
                 if self.val_set is not None and (last or number % recipe.validate_every == 0):
-                    metrics = self._validate()
+                    metrics, rank = self._validate()
                 if self.val_set is not None and recipe.images_every and number % recipe.images_every == 0:
                     self._draw(number)
                 self.sums["seconds"] += time.monotonic() - start
-                self._finish_epoch(metrics, last)
+                self._finish_epoch(metrics, rank, last)
         if self.main:
             self.folder.finish()
         return read_metrics(self.folder.path)
@@ -114,29 +112,30 @@ class Trainer:
             bar.advance(f"loss {losses['loss']:.3f}")
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step over the micro-batches of all processes, each weighted by its share of labelled voxels.
+        """One optimiser step over the micro-batches of all processes, each weighted by its share of labelled voxels
+        (of each kind of voxel that the stage counts).
 
         Returns the loss and its parts, over all processes.
         """
-        update = self.epoch * self.steps + self.step
-        labelled = sum(int((batch.labels >= 0).sum()) for batch in batches)
+        update, stage = self.epoch * self.steps + self.step, self.bare_stage
         scenes = sum(len(batch.scenes) for batch in batches)
-        # (processes, 4): whoever is asked to stop, all stop before the same update
-        table = self._gather([len(batches), labelled, scenes, int(self.stop.asked)])
-        if table[:, 3].any():
+        counts = sum(stage.counted(batch) for batch in batches).tolist()
+        # (processes, 3 + K): whoever is asked to stop, all stop before the same update
+        table = self._gather([len(batches), scenes, int(self.stop.asked), *counts])
+        if table[:, 2].any():
             self._leave()
-        total = max(1.0, float(table[:, 1].sum())) / len(table)  # gradients are averaged over processes
+        totals = table[:, 3:].sum(0).clamp(min=1) / len(table)  # gradients are averaged over processes
         batches = split_evenly(batches, int(table[:, 0].max()))
         generator, sums, losses = self._generator(update), Counter(), []
         for k, batch in enumerate(batches, 1):
-            share = int((batch.labels >= 0).sum()) / total
+            shares = stage.counted(batch) / totals
             with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.stage):
                 loss = self.stage(batch.to(self.accelerator.device), generator)
-                self.accelerator.backward(loss * share)
-            losses.append(float(loss.detach()))
-            parts = {f"loss_{name}": value for name, value in getattr(self.bare_stage, "parts", {}).items()}
-            for name, value in {"loss": losses[-1], **parts}.items():
-                sums[name] += value * share if share else 0.0
+                self.accelerator.backward((loss * shares.to(loss)).sum())
+            losses.append(float(loss.detach().sum()))
+            parts = stage.weighted_parts(shares)
+            sums["loss"] += sum(parts.values())
+            sums.update({f"loss_{name}": value for name, value in parts.items()})
         means = dict(zip(sums, self._gather(list(sums.values())).mean(0).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
             folder = self.folder.path / f"nan-{update}"
@@ -148,16 +147,18 @@ class Trainer:
         self.scheduler.after_update()
         if self.average is not None:
             self.average.update_parameters(self.bare_stage.model)
-        return means | {"scenes": float(table[:, 2].sum())}
+        return means | {"scenes": float(table[:, 1].sum())}
 
-    def _validate(self) -> dict:
-        """Scores of the validation scenes; broken off where a process is asked to stop."""
+    def _validate(self) -> tuple[dict, list[float] | None]:
+        """Scores of the validation scenes and how good they are; broken off where a process is asked to stop."""
         loader = self._loader(self.val_set, 0, train=False)
         heard = itertools.takewhile(lambda _: not self.stop.asked, loader)
-        confusion = score(self.model.eval(), heard, self.accelerator.device)
+        evaluation = self.bare_stage.evaluation()
+        evaluation.run(self.model.eval(), heard, self.accelerator.device)
         if self._gather([int(self.stop.asked)]).any():
             self._leave()
-        return summarize(Confusion(*map(sum_over_processes, confusion)), self.label_set)
+        metrics = evaluation.metrics()
+        return metrics, evaluation.rank(metrics)
 
     def _draw(self, epoch: int) -> None:
         from lground.report.rooms import draw_room  # a later room of the house, visited for the picture alone
@@ -166,17 +167,16 @@ class Trainer:
             draw_room(self.folder.picture(epoch), self.model.eval(), self.val_set, self.accelerator.device)
             self.folder.log_picture(epoch)
 
-    def _finish_epoch(self, metrics: dict, last: bool) -> None:
+    def _finish_epoch(self, metrics: dict, rank: list[float] | None, last: bool) -> None:
         row = epoch_row(self.epoch + 1, self.sums, metrics)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, Counter()
-        miou = row.get("val_miou")
-        self.scheduler.after_epoch(miou)
-        better = miou is not None and miou > self.best
-        self.best = miou if better else self.best
+        self.scheduler.after_epoch(row.get("val_miou"))
+        better = rank is not None and (self.best is None or rank > self.best)
+        self.best = rank if better else self.best
         due = last or self.epoch % self.recipe.checkpoint_every == 0
         if self.main:
             self.folder.log(row)
-            if better or (last and self.best < 0):  # without validation the last epoch is the best
+            if better or (last and self.best is None):  # without validation the last epoch is the best
                 self.folder.save_model(self.model, "best")
                 self.folder.write_metrics({"epoch": self.epoch, **metrics})
             if due:

@@ -4,14 +4,16 @@ from lground.data import SceneDataset
 from lground.labels import LabelSet
 from lground.training.recipe import Recipe
 from lground.training.stages.finetuning import Finetuning
+from lground.training.stages.instances import Instances
 from lground.training.stages.pretraining import Pretraining
 from lground.training.stages.stage import Stage
 
-__all__ = ["Finetuning", "Pretraining", "Stage", "build_stage"]
+__all__ = ["Finetuning", "Instances", "Pretraining", "Stage", "build_stage"]
 
 
 def build_stage(recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> Stage:
     """The stage that a recipe describes; raises InputError where it does not fit weights, anchors or data."""
     if recipe.stage == "pretrain":
         return Pretraining(recipe, label_set)
-    return Finetuning(recipe, label_set, train_set)
+    kind = Instances if recipe.stage == "instances" else Finetuning
+    return kind(recipe, label_set, train_set)

@@ -8,7 +8,7 @@ from lground import losses
 from lground.data import Batch, SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import LabelSet
-from lground.models import TEMPERATURE, Model, Res16UNet, load_model, transfer_weights
+from lground.models import TEMPERATURE, Model, Res16UNet, find_variant, load_model, transfer_weights
 from lground.progress import say
 from lground.text import Anchors, load_anchors
 from lground.training.recipe import Recipe
@@ -27,6 +27,7 @@ class Finetuning(Stage):
     """
 
     allowed_losses = ("cross_entropy", "focal")
+    fresh = ("final.",)  # tensors that the weights it starts from may lack
 
     def __init__(self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> None:
         _check_recipe(recipe)
@@ -69,7 +70,7 @@ class Finetuning(Stage):
         if pretrained.has_classifier and not same_classes:
             say(f"{source}: classifies {pretrained.label_set.name}, a new classifier learns {label_set.name}")
             pretrained.network.final = None
-        fresh = transfer_weights(pretrained, network, source, fresh=("final.",))
+        fresh = transfer_weights(pretrained, network, source, fresh=self.fresh)
         say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}")
         if recipe.network.classifier == "anchors":
             start_classifier(network, pretrained, train_set)
@@ -100,7 +101,11 @@ class Finetuning(Stage):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         logits, features = self.model(sparse_input(batch))
-        labels, loss = batch.labels, self.loss
+        return self.total(self.class_terms(logits, features, batch.labels))
+
+    def class_terms(self, logits: Tensor, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss for classes, by name, each a mean over the labelled voxels."""
+        loss = self.loss
         parts = {loss.name: self._classification(logits, labels)}
         if loss.lovasz > 0:
             parts["lovasz"] = loss.lovasz * losses.lovasz_softmax(logits, labels)
@@ -109,7 +114,7 @@ class Finetuning(Stage):
                 features, labels, self.anchors, loss.temperature, reduction=loss.reduction
             )
             parts["language"] = loss.language * language
-        return self.total(parts)
+        return parts
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = self.loss
@@ -133,6 +138,11 @@ class Finetuning(Stage):
 def _check_recipe(recipe: Recipe) -> None:
     """Refuse what would silently do nothing."""
     network, loss = recipe.network, recipe.loss
+    if find_variant(network.name).offsets != (recipe.stage == "instances"):
+        raise InputError(
+            f"network.name={network.name}: networks whose names begin with insseg_ have the head for offsets that "
+            f"`lground instances` needs; `lground finetune` takes the others"
+        )
     if not network.weights and (network.classifier_only or network.classifier == "anchors"):
         raise InputError(
             "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"

@@ -6,14 +6,19 @@ A stage is one module whose forward pass is the loss, so that gradient synchroni
 import torch
 from torch import Tensor, nn
 
+from lground.data import Batch
 from lground.errors import InputError
 from lground.labels import LabelSet
 from lground.models import Model
 from lground.training.recipe import Recipe
+from lground.training.score import Evaluation
 
 
 class Stage(nn.Module):
-    """forward(batch, generator) -> loss, a scalar: the mean over the labelled voxels of the batch.
+    """forward(batch, generator) -> loss: a scalar, the mean over the labelled voxels of the batch.
+
+    A loss whose terms are means over other voxels, too, is a vector (K,), one entry for each kind of voxel; `counted`
+    says how many there are, so that an update over several batches and processes weighs every voxel alike.
 
     Attributes:
         model: what is evaluated and saved.
@@ -29,7 +34,7 @@ class Stage(nn.Module):
                 f"loss.name={recipe.loss.name}: {recipe.stage} takes {', '.join(self.allowed_losses)}"
             )
         self.loss = recipe.loss
-        self._parts: dict[str, Tensor] = {}
+        self._groups: tuple[dict[str, Tensor], ...] = ()
         self.model = Model.fresh(
             recipe.network.name,
             label_set,
@@ -44,12 +49,29 @@ class Stage(nn.Module):
         """Class, points in the training labels and weight in the loss; empty for a loss without weights."""
         return []
 
+    def evaluation(self) -> Evaluation:
+        """What is measured on the validation scenes."""
+        return Evaluation(self.model.label_set)
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Of how many voxels of `batch` each entry of its loss is the mean, (K,) int64."""
+        return (batch.labels >= 0).sum()[None]
+
     @property
     def parts(self) -> dict[str, float]:
         # Read when asked for: the forward pass need not wait for the GPU.
-        return {name: float(term) for name, term in self._parts.items()}
+        return {name: float(term) for group in self._groups for name, term in group.items()}
 
-    def total(self, parts: dict[str, Tensor]) -> Tensor:
-        """The sum of the terms, which are kept as `parts`."""
-        self._parts = {name: term.detach() for name, term in parts.items()}
-        return torch.stack(list(parts.values())).sum()
+    def weighted_parts(self, shares: Tensor) -> dict[str, float]:
+        """`parts`, each times the share (K,) of its kind of voxel; 0 where that is 0, even of NaN."""
+        return {
+            name: share * float(term) if share else 0.0
+            for share, group in zip(shares.tolist(), self._groups, strict=True)
+            for name, term in group.items()
+        }
+
+    def total(self, *groups: dict[str, Tensor]) -> Tensor:
+        """The sum of the terms, which are kept as `parts`; of several groups, one sum for each, (K,)."""
+        self._groups = tuple({name: term.detach() for name, term in group.items()} for group in groups)
+        sums = [torch.stack(list(group.values())).sum() for group in groups]
+        return sums[0] if len(sums) == 1 else torch.stack(sums)
