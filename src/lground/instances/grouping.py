@@ -10,6 +10,9 @@ from lground.instances.masks import join, snap, suppress
 from lground.instances.objects import Objects
 
 VOXEL_SIZE = 0.02  # metres, of the defaults below
+SPREAD = (
+    0.1  # enough to tell two touching objects from one; more would punish offsets that are merely inexact
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,11 @@ def proposal_scores(
 ) -> np.ndarray:
     """How much each proposal looks like one whole object of its class, (P,) float32 from 0 to 1; none is empty.
 
-    The mean probability of its class over its mask, times exp(-d / s): d is the length of the mean offset, s the
-    root mean square distance of the points from their centre (at least `radius`). The offsets of a whole object
-    cancel, those of a piece point to the rest. PointGroup learns this with a network of its own; the mean
-    probability alone prefers the purest piece of an object to the object.
+    The mean probability of its class over its mask, times exp(-(d + SPREAD * e) / s): d is the length of the mean
+    offset, e and s are the root mean square distances from the centre of the mask to where its points point and to
+    where they are (s at least `radius`). The offsets of a whole object cancel, those of a piece point to the rest
+    (d); those of two objects in one mask do not meet (e). PointGroup learns this with a network of its own; the
+    mean probability alone prefers the purest piece of an object to the object.
     """
     owner = np.repeat(np.arange(len(proposals)), proposals.sizes)
 
@@ -151,8 +155,9 @@ def proposal_scores(
         sums = [np.bincount(owner, column, minlength=len(proposals)) for column in values.T]
         return np.stack(sums, axis=1) / proposals.sizes[:, None]
 
-    places = points[proposals.members].astype(np.float64)
-    extent = np.sqrt(mean((places - mean(places)[owner]) ** 2).sum(axis=1))
-    missed = np.linalg.norm(mean(offsets[proposals.members]), axis=1)
+    places, moves = (values[proposals.members].astype(np.float64) for values in (points, offsets))
+    places -= mean(places)[owner]
+    here, there = (np.sqrt(mean(values**2).sum(axis=1)) for values in (places, places + moves))
+    missed = np.linalg.norm(mean(moves), axis=1)
     probability = mean(probabilities[proposals.members, proposals.labels[owner], None])[:, 0]
-    return (probability * np.exp(-missed / np.maximum(extent, radius))).astype(np.float32)
+    return (probability * np.exp(-(missed + SPREAD * there) / np.maximum(here, radius))).astype(np.float32)
