@@ -17,7 +17,7 @@ from lground.scannet import build_bank, limit_annotation
 from lground.text import Anchors, save_anchors
 from lground.training import load_recipe, shipped, train
 
-STAGES = ("pretrain", "finetune")
+STAGES = ("pretrain", "finetune", "instances")
 ALL = [(stage, name) for stage in STAGES for name in shipped(stage)]
 
 
@@ -114,7 +114,7 @@ def test_another_pretraining_on_the_command_line(name, weights):
 def test_every_command_of_the_documentation_is_one():
     """docs/recipes.md names all shipped recipes, and load_recipe takes all that it names."""
     page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
-    commands = re.findall(r"lground (pretrain|finetune) ([\w@.-]+)((?: [\w.]+=[\w.-]+)*)", page)
+    commands = re.findall(r"lground (pretrain|finetune|instances) ([\w@.-]+)((?: [\w.]+=[\w.-]+)*)", page)
     named = set()
     for stage, name, overrides in commands:
         if name != "nope":
@@ -123,7 +123,8 @@ def test_every_command_of_the_documentation_is_one():
             named |= {
                 ("pretrain", change[7:]) for change in overrides.split() if change.startswith("before=")
             }
-            assert (recipe.before is None) == name.startswith(("scratch", "sampling", "focal", "34"))
+            alone = name.startswith(("scratch", "sampling", "focal", "csc", "34"))
+            assert (recipe.before is None) == (alone or "network.weights=" in overrides)
     assert len(commands) > 40 and {pair for pair in ALL if pair[1] != "demo"} <= named | {
         ("pretrain", "34C"),
         ("pretrain", "supcon-34D"),
@@ -222,6 +223,8 @@ SMALLEST = {  # as the network of the recipe: signed or rectified, projecting or
     "Res16UNet34C": "Res16UNet14A",
     "Res16UNet34D_Proj": "Res16UNet14AR_Proj",
     "Res16UNet34CR_Proj": "Res16UNet14AR_Proj",
+    "insseg_Res16UNet34C": "insseg_Res16UNet14A",
+    "insseg_Res16UNet34D": "insseg_Res16UNet14A",
 }
 QUICK = ["data.voxel_size=0.1", "data.workers=0", "epochs=1", "data.batch_size=2"]
 
@@ -269,7 +272,7 @@ def test_every_recipe_trains(rare_store, fitting_anchors, tmp_path, stage, name)
     parts = {key: float(value) for key, value in row.items() if key.startswith("loss_")}
     assert float(row["loss"]) == pytest.approx(sum(parts.values()), rel=1e-4) and float(row["loss"]) > 0
     model = load_model(tmp_path / "run")
-    assert model.name == recipe.network.name and model.has_classifier == (stage == "finetune")
+    assert model.name == recipe.network.name and model.has_classifier == (stage != "pretrain")
     assert ((tmp_path / "run" / "class_weights.csv").exists()) == (recipe.loss.class_weights != "none")
 
 
