@@ -89,7 +89,7 @@ class PanopticEvaluator:
         return PanopticScores(
             self.label_set,
             hits=np.bincount(hits["class"], minlength=classes),
-            iou_sum=np.bincount(hits["class"], hits["iou"], minlength=classes),
+            iou_sum=np.bincount(hits["class"], hits["iou"], minlength=classes).astype(np.float64),
             surplus=self._surplus.copy(),
             missed=self._missed.copy(),
         )
