@@ -145,9 +145,9 @@ def test_the_order_of_scenes_changes_no_bit(chosen, random_):
 
 
 def test_a_sum_that_depends_on_its_order_does_not():
-    scenes = [[[1] * n, [0] * n, [1] * (n - 1) + [-1], [0] * n] for n in range(3, 20)]
-    ious = [(n - 1) / n for n in range(3, 20)]
-    assert sum(ious) != sum(reversed(ious))
+    scenes = [[[1] * n, [0] * n, [1] * (n - 1) + [-1], [0] * n] for n in range(3, 8)]
+    ious = np.array([(n - 1) / n for n in range(3, 8)])
+    assert np.cumsum(ious)[-1] != np.cumsum(ious[::-1])[-1]
     assert evaluated(scenes).pq[1] == evaluated(scenes[::-1]).pq[1] == pytest.approx(np.mean(ious))
 
 
