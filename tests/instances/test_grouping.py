@@ -1,6 +1,5 @@
 """From offsets to objects: what is found in scenes that are known, and a slow statement of the whole."""
 
-import resource
 import subprocess
 import sys
 from dataclasses import astuple
@@ -262,13 +261,15 @@ probabilities = np.full((count, 200), 0.1 / 199, dtype=np.float32)
 probabilities[np.arange(count), owner % 10] = 0.9
 found = find_objects(points, offsets, probabilities, np.arange(200) > 1, superpoints=owner)
 print(len(found), found.sizes.min(), found.sizes.max())
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))  # the most memory it held
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_million_points_within_four_gigabytes():
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["160", "5000", "5000"]
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert used * 1024 < 4e9
+    *found, _, kilobytes, _ = done.stdout.split()
+    assert found == ["160", "5000", "5000"]
+    assert int(kilobytes) * 1024 < 4e9
