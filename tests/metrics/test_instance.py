@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +268,17 @@ def test_processes_score_as_one_however_scenes_are_shared(tmp_path):
             assert share[name].tobytes() == everything[0][name].tobytes()
     assert everything[0]["own"].sum() == one.objects.sum() and not everything[1]["own"].any()
     assert everything[0]["hits"].sum() > 5 and everything[0]["iou_sum"].sum() > 2
+
+
+def test_the_benchmark_tells_the_time_of_a_validation_set():
+    folder = Path(__file__).parents[2] / "benchmarks" / "metrics"
+    small = "--scenes", "2", "--vertices", "5000", "--objects", "8", "--predictions", "20"
+    outputs = [
+        subprocess.run(
+            [sys.executable, folder, *small, "--masks", kind], capture_output=True, text=True, check=True
+        )
+        for kind in ("sparse", "dense")
+    ]
+    tables = [output.stdout.splitlines()[:4] for output in outputs]
+    assert tables[0] == tables[1] and tables[0][1].startswith("all ")
+    assert "s for 312 (312 times one)" in outputs[0].stdout
