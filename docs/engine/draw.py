@@ -20,7 +20,8 @@ from lground.files import atomic_file
 from lground.report import render_points
 from lground.sparse import SparseTensor
 from lground.sparse.kernel_map import kernel_offsets
-from lground.sparse.kernels.configuration import TILE_ROWS, Chip, default
+from lground.sparse.kernels.shapes import Chip, default
+from lground.sparse.kernels.tiles import TILE_ROWS
 from lground.sparse.kernels.weight_gradient import SHARES
 from lground.synth import make_scene
 

@@ -34,8 +34,9 @@ def test_what_cannot_be_tuned_is_one_line_and_code_2(capsys, monkeypatch, option
 
 @pytest.mark.usefixtures("kernels")
 def test_gains_are_a_table_of_what_became_faster(capsys):
-    from lground.sparse.kernels.configuration import Config
-    from lground.sparse.kernels.tuning import Layer, Tuned
+    from lground.sparse.kernels.problems import Layer
+    from lground.sparse.kernels.shapes import Config
+    from lground.sparse.kernels.tuning import Tuned
 
     first, other = Config(64, 64, 4, 5, 1), Config(64, 32, 4, 5, 4)
     doctor._print_gains(
@@ -63,10 +64,10 @@ def pretended_gpu(monkeypatch, tmp_path):
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.usefixtures("kernels")
 def test_what_was_found_is_kept_also_when_interrupted(capsys, monkeypatch, pretended_gpu, interrupted):
-    from lground.sparse.kernels import configuration, tuning
-    from lground.sparse.kernels.configuration import Config
+    from lground.sparse.kernels import configuration, problems, shapes, tuning
+    from lground.sparse.kernels.shapes import Config
 
-    monkeypatch.setattr(configuration, "chip", lambda device: configuration.Chip())
+    monkeypatch.setattr(configuration, "chip", lambda device: shapes.Chip())
     asked = []
 
     def tune(layers, kinds, device, seconds, workers):
@@ -79,7 +80,7 @@ def test_what_was_found_is_kept_also_when_interrupted(capsys, monkeypatch, prete
     assert (
         main("doctor --tune --seconds 7 --types float16 --networks Res16UNet34C".split()) == 130 * interrupted
     )
-    assert asked == [(len(tuning.layers(build("Res16UNet34C"))), ["float16"], 7)]
+    assert asked == [(len(problems.layers(build("Res16UNet34C"))), ["float16"], 7)]
     (config,) = configuration.read(pretended_gpu).values()
     assert config == Config(32, 32, 4, 3, 1)
     assert interrupted or str(configuration.path(pretended_gpu)) in capsys.readouterr().out

@@ -72,8 +72,9 @@ NETWORKS = {  # encoder, decoder, and what else
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_of_a_trunk_are_those_of_the_network(name, kernels, scan, device, monkeypatch):
     """Without graphs, with room to spare at every level."""
-    from lground.sparse.kernels.configuration import PROGRAMS, TILE_ROWS
     from lground.sparse.kernels.pyramid import Pyramid
+    from lground.sparse.kernels.shapes import PROGRAMS
+    from lground.sparse.kernels.tiles import TILE_ROWS
 
     planes, variant, options = NETWORKS[name]
     monkeypatch.setattr(res16unet, "ENCODER_PLANES", planes)
@@ -85,7 +86,7 @@ def test_layers_of_a_trunk_are_those_of_the_network(name, kernels, scan, device,
 
     caps = [capacity * TILE_ROWS for capacity in (3, 3, 2, 1, 1)]
     padded = torch.nn.functional.pad(rows, (0, 0, 0, caps[0] - len(rows)), value=7)
-    pyramid = Pyramid.build(padded, rows.new_tensor([len(rows)]), caps, tile_rows=TILE_ROWS)
+    pyramid = Pyramid.build(padded, rows.new_tensor([len(rows)]), caps)
     assert not pyramid.status
     arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
     features = torch.nn.functional.pad(x, (0, 0, 0, caps[0] - len(rows)), value=torch.nan)

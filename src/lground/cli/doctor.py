@@ -103,11 +103,11 @@ def _kernels(torch) -> str:
         return "plain PyTorch, which is slow on a GPU: pip install triton"
     import triton
 
-    from lground.sparse.kernels import configuration
+    from lground.sparse.kernels import configuration, shapes
 
     device = torch.device("cuda", torch.cuda.current_device())
     major, minor = torch.cuda.get_device_capability(device)
-    chip, tuned = configuration.chip(device), configuration.tuned(device)
+    chip, tuned = shapes.chip(device), configuration.tuned(device)
     state = f"Triton {triton.__version__}, compute capability {major}.{minor}, {chip.multiprocessors} multiprocessors; "
     if not tuned:
         return state + "default shapes (`lground doctor --tune` looks for better ones)"
@@ -121,15 +121,15 @@ def _tune(seconds: float, networks: list[str], kinds: list[str]) -> None:
         raise InputError("--tune needs a CUDA device and Triton; `lground doctor` says what is there")
     from lground.models import build
     from lground.progress import Progress
-    from lground.sparse.kernels import configuration, tuning
+    from lground.sparse.kernels import configuration, problems, tuning
 
     for kind in kinds:
         if kind not in configuration.KINDS:
             raise InputError(f"--types {kind}: is one of {', '.join(configuration.KINDS)}")
-    layers: dict[tuning.Layer, None] = {}
+    layers: dict[problems.Layer, None] = {}
     for name in networks:
         with torch.device("meta"):
-            layers |= dict.fromkeys(tuning.layers(build(name)))
+            layers |= dict.fromkeys(problems.layers(build(name)))
     device = torch.device("cuda", torch.cuda.current_device())
     print(
         f"{torch.cuda.get_device_name(device)}: {len(layers)} layers of {', '.join(networks)}, at most {seconds:.0f} s"

@@ -321,7 +321,8 @@ class _Graph:
     """
 
     def __init__(self, trunk: Trunk, capacity: int, room: list[float], like: Tensor):
-        from lground.sparse.kernels.configuration import PROGRAMS, TILE_ROWS
+        from lground.sparse.kernels.shapes import PROGRAMS
+        from lground.sparse.kernels.tiles import TILE_ROWS
 
         self.trunk, device = trunk, like.device
         self.caps = [-(-min(capacity, int(capacity * r) + 1) // TILE_ROWS) * TILE_ROWS for r in room]
@@ -361,10 +362,9 @@ class _Graph:
         return status, rows
 
     def _build(self) -> Pyramid:
-        from lground.sparse.kernels.configuration import TILE_ROWS
         from lground.sparse.kernels.pyramid import Pyramid
 
-        pyramid = Pyramid.build(self.coordinates, self.number, self.caps, tile_rows=TILE_ROWS)
+        pyramid = Pyramid.build(self.coordinates, self.number, self.caps)
         self.state.copy_(pyramid.n, non_blocking=True)
         pyramid.slim()
         return pyramid

@@ -115,11 +115,10 @@ class Scenes:
     @cached_property
     def pyramid(self) -> Pyramid | None:
         """All levels; None where coordinates lie too far out for it. Raises InputError on what no map can hold."""
-        from lground.sparse.kernels.configuration import TILE_ROWS
         from lground.sparse.kernels.pyramid import Pyramid
 
         number = self.given.new_full((1,), len(self.given), dtype=torch.int32)
-        pyramid = Pyramid.build(within_int32(self.given), number, numbering="caller", tile_rows=TILE_ROWS)
+        pyramid = Pyramid.build(within_int32(self.given), number, numbering="caller")
         if pyramid.status:
             CoordinateMap.from_rows(self.given, 1)  # says what is wrong, unless it is the range alone
             return None

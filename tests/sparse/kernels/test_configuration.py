@@ -15,19 +15,9 @@ pytest.importorskip("triton")
 
 from lground.models import build
 from lground.sparse.kernels import configuration
-from lground.sparse.kernels.configuration import (
-    Chip,
-    Config,
-    chip,
-    choose,
-    default,
-    fits,
-    key,
-    read,
-    shared_memory,
-    store,
-)
-from lground.sparse.kernels.tuning import layers
+from lground.sparse.kernels.configuration import choose, key, read, store
+from lground.sparse.kernels.problems import layers
+from lground.sparse.kernels.shapes import PROGRAMS, Chip, Config, chip, default, fits, shared_memory
 
 CPU = torch.device("cpu")
 # Multiprocessors and bytes of shared memory that a program can have.
@@ -75,7 +65,7 @@ def test_a_layer_that_is_split_has_a_counter_for_each_program():
     for number in (1, 2, 15, 175, 500, 5000):
         for widths in WIDTHS:
             config = choose(tiles(number), *widths, torch.float16, rows=64)
-            assert config.splits == 1 or number * (widths[1] // config.columns) <= configuration.PROGRAMS
+            assert config.splits == 1 or number * (widths[1] // config.columns) <= PROGRAMS
 
 
 def test_rows_that_are_likely_to_be_there_decide_instead_of_the_room_for_them():
@@ -181,8 +171,9 @@ def test_a_cache_that_cannot_be_read_does_no_harm(folder, monkeypatch):
 WRITER = """
 import sys, torch
 from lground.sparse.kernels import configuration as c
+from lground.sparse.kernels.shapes import Config
 for i in range(25):
-    c.store(torch.device("cpu"), {c.key(27, 32 * w, 32, "float16", int(sys.argv[1])): c.Config(32, 32, 4, 3, 1)
+    c.store(torch.device("cpu"), {c.key(27, 32 * w, 32, "float16", int(sys.argv[1])): Config(32, 32, 4, 3, 1)
             for w in range(1, 40)})
 """
 
@@ -203,7 +194,7 @@ COMPILER = """
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from lground.sparse.kernels.configuration import shared_memory
+from lground.sparse.kernels.shapes import shared_memory
 from lground.sparse.kernels.convolution import convolve
 function = getattr(convolve, "function", convolve)
 names = function.arg_names

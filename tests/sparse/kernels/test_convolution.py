@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from lground.sparse import KernelMap, functional
-from lground.sparse.kernels.configuration import MAX_SPLITS, PROGRAMS, TILE_ROWS, Config, choose
+from lground.sparse.kernels.configuration import choose
 from lground.sparse.kernels.convolution import convolution, takes
 from lground.sparse.kernels.pyramid import Pyramid
+from lground.sparse.kernels.shapes import MAX_SPLITS, PROGRAMS, Config
 from lground.sparse.kernels.tf32 import operand, plain_round_to_tf32
-from lground.sparse.kernels.tiles import Tiles
+from lground.sparse.kernels.tiles import TILE_ROWS, Tiles
 
 # A sum of n float32 terms, one by one, is off by about 2^-24 sqrt(n); TF32 cuts significands off after 10 bits.
 ROUNDING = 2**-24 * (27 * 384) ** 0.5
@@ -20,12 +21,12 @@ TOLERANCE = {torch.float32: ROUNDING, torch.float16: 6e-4, torch.bfloat16: 5e-3,
 
 @pytest.fixture(scope="module")
 def small(scan, build) -> Pyramid:
-    return build(scan(110), tile_rows=TILE_ROWS)
+    return build(scan(110))
 
 
 @pytest.fixture(scope="module")
 def large(scan, build) -> Pyramid:
-    return build(scan(40_000), tile_rows=TILE_ROWS)
+    return build(scan(40_000))
 
 
 @pytest.fixture(params=["small", pytest.param("large", marks=pytest.mark.gpu)])
@@ -140,7 +141,7 @@ def test_the_mirrored_walk_is_the_adjoint(maps):
 @pytest.mark.parametrize("splits", [1, 2, 4, 8])
 @pytest.mark.parametrize("steps", ["many", "fewer than parts"])
 def test_a_walk_may_be_split(maps, scan, build, splits, steps, device):
-    pyramid = maps if steps == "many" else build(scan(110)[:1], tile_rows=TILE_ROWS)
+    pyramid = maps if steps == "many" else build(scan(110)[:1])
     tiles, twin = tiles_and_twin(pyramid, "same")
     x, kernel = operands(twin, 32, 96)
     arrivals = torch.zeros(tiles.capacity // TILE_ROWS + 3, dtype=torch.int32, device=device)
@@ -307,7 +308,7 @@ def test_widths_without_a_tile_are_left_to_others():
 
 @pytest.mark.gpu
 def test_a_million_rows(scan, build):
-    pyramid = build(scan(1_000_000), tile_rows=TILE_ROWS)
+    pyramid = build(scan(1_000_000))
     for kind in ("same", "up", "down"):
         tiles, twin = tiles_and_twin(pyramid, kind)
         x, kernel = operands(twin, 32, 32, torch.float16)

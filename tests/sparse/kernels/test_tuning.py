@@ -6,9 +6,10 @@ import torch
 pytest.importorskip("triton")
 
 from lground.models import build
-from lground.sparse.kernels import configuration, tuning
-from lground.sparse.kernels.configuration import Config
-from lground.sparse.kernels.tuning import Layer, Problem, Scene, fastest, layers, surfaces
+from lground.sparse.kernels import configuration, problems, shapes, tuning
+from lground.sparse.kernels.problems import Layer, Problem, Scene, layers, surfaces
+from lground.sparse.kernels.shapes import Config
+from lground.sparse.kernels.tuning import fastest
 
 LAYERS = [
     Layer("same", 0, 32, 32),
@@ -57,7 +58,7 @@ def test_what_is_hardly_faster_is_not_taken(problem, clock):
 
 def wrong(config: Config, spoil):
     """A convolution whose results `spoil` changes for one config."""
-    right = tuning.convolution
+    right = problems.convolution
 
     def convolution(x, kernel, tiles, out, chosen, *rest, **options):
         result = right(x, kernel, tiles, out, chosen, *rest, **options)
@@ -91,7 +92,7 @@ def _raise(out):
 )
 def test_a_wrong_one_is_never_accepted(problem, clock, monkeypatch, spoil):
     clock |= {FIRST: 3.0, OTHER: 2.0, THIRD: 1.0}
-    monkeypatch.setattr(tuning, "convolution", wrong(THIRD, spoil))
+    monkeypatch.setattr(problems, "convolution", wrong(THIRD, spoil))
     assert fastest(problem, clock, None).config == OTHER
 
 
@@ -103,7 +104,7 @@ def test_a_single_wrong_number_counts(scene, clock, monkeypatch):
         return out
 
     clock |= {FIRST: 3.0, THIRD: 1.0}
-    monkeypatch.setattr(tuning, "convolution", wrong(THIRD, one))
+    monkeypatch.setattr(problems, "convolution", wrong(THIRD, one))
     problem = Problem(scene, LAYERS[0], "float16")
     (mean, worst), (mean_one, worst_one) = problem.error(FIRST), problem.error(THIRD)
     assert mean_one < 1.5 * mean and worst_one > 3 * worst
@@ -112,12 +113,12 @@ def test_a_single_wrong_number_counts(scene, clock, monkeypatch):
 
 def test_a_less_exact_one_is_not_accepted(problem, clock, monkeypatch):
     clock |= {FIRST: 3.0, THIRD: 1.0}
-    monkeypatch.setattr(tuning, "convolution", wrong(THIRD, lambda out: out.mul_(1 + 1e-6)))
+    monkeypatch.setattr(problems, "convolution", wrong(THIRD, lambda out: out.mul_(1 + 1e-6)))
     assert fastest(problem, clock, None).config == FIRST  # though it is within what float32 can be off
 
 
 def test_wrong_numbers_of_the_default_are_said(problem, clock, monkeypatch):
-    monkeypatch.setattr(tuning, "convolution", wrong(FIRST, lambda out: out.mul_(1.01)))
+    monkeypatch.setattr(problems, "convolution", wrong(FIRST, lambda out: out.mul_(1.01)))
     with pytest.raises(ArithmeticError, match="float32"):
         fastest(problem, [FIRST, OTHER], None)
 
@@ -130,8 +131,8 @@ def test_candidates_fit_and_the_default_is_the_first(scene):
             widths = layer.in_channels, layer.out_channels
             assert first == configuration.choose(problem.tiles, *widths, dtype)
             assert others and len(set(found)) == len(found)
-            chip = configuration.Chip()
-            assert all(configuration.fits(c, chip, problem.tiles.volume, *widths, dtype) for c in found)
+            chip = shapes.Chip()
+            assert all(shapes.fits(c, chip, problem.tiles.volume, *widths, dtype) for c in found)
 
 
 def test_layers_are_those_that_a_network_runs(scan, kernels, monkeypatch):

@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lground.sparse.kernels.configuration import Config
 from lground.sparse.kernels.epilogue import finish
 from lground.sparse.kernels.launch import Kernel
+from lground.sparse.kernels.shapes import Config
 from lground.sparse.kernels.tiles import Tiles
 
 

@@ -11,15 +11,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from lground.errors import InputError
-from lground.sparse.coordinates import CoordinateMap
 from lground.sparse.kernels.launch import cdiv
 from lground.sparse.kernels.maps import (
-    DUPLICATE,
     EIGHT,
     LEVELS,
-    OUT_OF_RANGE,
-    OVERFLOW,
     STATE,
     STATUS,
     counts_kernel,
@@ -29,7 +24,7 @@ from lground.sparse.kernels.maps import (
     tree_kernel,
 )
 from lground.sparse.kernels.morton import coordinates_of
-from lground.sparse.kernels.tiles import Tiles, build_tiles
+from lground.sparse.kernels.tiles import TILE_ROWS, Tiles, build_tiles
 
 BLOCK = 1024  # rows per program where rows are counted and numbered
 
@@ -71,7 +66,7 @@ class Pyramid:
         n0: Tensor,
         caps: list[int] | None = None,
         numbering: str = "sorted",
-        tile_rows: int = 128,
+        tile_rows: int = TILE_ROWS,
     ) -> "Pyramid":
         """Build all maps of the first n0 rows of `coordinates`.
 
@@ -83,7 +78,7 @@ class Pyramid:
             numbering: "caller" to call the rows of level 0 in tiles by the caller's numbers.
             tile_rows: rows of a tile, a power of two.
 
-        Nothing is raised here: see `check` and `overflowed`.
+        Nothing is raised here: see `status`.
         """
         with torch.cuda.device_of(coordinates):
             return cls._build(coordinates, n0, caps, numbering, tile_rows)
@@ -125,8 +120,7 @@ class Pyramid:
 
     @property
     def n(self) -> Tensor:
-        """(8,) int32: numbers of rows of levels 0..4, and at 5 the status bits 1 (a coordinate out of range),
-        2 (duplicates), 4 (a level has more rows than its capacity: the rows that exceed it are missing)."""
+        """(8,) int32: numbers of rows of levels 0..4, and at 5 the status."""
         return self.state[:8]
 
     @property
@@ -155,27 +149,16 @@ class Pyramid:
 
     @property
     def status(self) -> int:
-        """The status bits of `n`. Waits for the device."""
+        """0, or bits of `maps` that say why the maps are of no use. Waits for the device.
+
+        OUT_OF_RANGE: a coordinate or a batch index that no key holds. DUPLICATE: rows are repeated. OVERFLOW: a level
+        has more rows than its capacity; those that exceed it are missing.
+        """
         return self._host[STATUS.value]
 
     def counts(self) -> list[int]:
         """Rows of each level, with those that exceed its capacity. Waits for the device."""
         return self._host[:LEVELS]
-
-    def overflowed(self) -> bool:
-        """Whether a level has more rows than its capacity, so that the maps are useless. Waits for the device."""
-        return bool(self._host[STATUS.value] & OVERFLOW.value)
-
-    def check(self) -> None:
-        """Raise InputError on duplicate, negative batch or out-of-range coordinates. Waits for the device."""
-        if self._host[STATUS.value] & (OUT_OF_RANGE.value | DUPLICATE.value):
-            CoordinateMap.from_rows(
-                self.source[: self._host[0]], 1
-            )  # says what is wrong, unless it is the range of keys
-            raise InputError(
-                "on CUDA, coordinates must lie in -65536..65535 and batch indices in 0..4095: "
-                "move each scene towards the origin"
-            )
 
     def tiles(self, level: int) -> Tiles:
         """Tiles of the 3^3 convolutions on a level."""

@@ -20,6 +20,8 @@ from torch import Tensor
 from lground.sparse.kernels.launch import Kernel
 from lground.sparse.kernels.masks import NO_ROW, offset_of_bit
 
+TILE_ROWS = 64  # shapes of programs (see `configuration`) are made for it
+
 
 @dataclass(frozen=True)
 class Tiles:
