@@ -16,7 +16,6 @@ from methods import recipe_of
 from lground.files import write_json
 from lground.predict import choose_device, evaluate, load_model
 from lground.training import train
-from lground.training.score import summarize
 
 
 def work(file: Path) -> None:
@@ -65,8 +64,8 @@ def evaluations(folder: Path, settings: dict) -> dict[str, dict]:
     model, device = load_model(folder), choose_device()
     found = {}
     for name, votes in ways.items():
-        confusion = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
-        found[name] = summarize(confusion, model.label_set)["vertex"]
+        evaluation = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
+        found[name] = evaluation.metrics()["vertex"]
     return found
 
 

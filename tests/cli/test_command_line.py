@@ -9,7 +9,8 @@ import pytest
 
 from lground.cli import app, main
 
-VERBS = "demo synth prepare anchors pretrain finetune instances compare evaluate segment query convert doctor".split()
+VERBS = """demo synth prepare anchors pretrain finetune instances
+compare evaluate submit segment query convert doctor""".split()
 
 
 def test_every_verb_has_help_that_says_what_it_does(capsys):

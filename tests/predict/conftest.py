@@ -8,7 +8,7 @@ import torch
 
 from lground.labels import LabelSet, load_labels
 from lground.models import Model, save_model
-from lground.predict.segmentation import run
+from lground.predict.running import run
 from lground.scans import Scan, write_scan
 
 NAMES = ["wall", "floor", "chair", "lamp"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lground.errors import InputError
 from lground.instances import Grouping, find_objects, panoptic
-from lground.predict import object_colors, segment
-from lground.predict.segmentation import run, softmax
+from lground.predict import found_classes, object_colors, segment
+from lground.predict.running import run, softmax
 from lground.predict.views import View, views_of
 from lground.scans import Scan
 
@@ -97,6 +97,23 @@ def test_superpoints_of_one_vertex_change_nothing(pointing, scan):
     plain = segment(pointing, scan, instances=True)
     none = segment(pointing, scan, instances=True, superpoints=np.full(len(scan), -1))
     same(plain.objects, none.objects)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_labels_and_instances_of_the_ply_are_the_panoptic_answer(pointing, scan, views):
+    """Each vertex is of one object, whose class it has, or stuff, or void; as `panoptic` has it."""
+    result = segment(pointing, scan, instances=True, superpoints=tiles(scan), views=views)
+    painted = result.paint(scan).extras
+    label, instance = painted["label"], painted["instance"]
+    things = pointing.label_set.instance_class
+    expected, owner = panoptic(result.objects, result.labels, things)
+    np.testing.assert_array_equal(instance, owner)
+    np.testing.assert_array_equal(np.where(things[label] & (instance < 0), -1, label), expected)
+    assert {0, 1} <= set(expected) and (instance >= 0).any()
+    for number in np.unique(instance[instance >= 0]):
+        assert set(label[instance == number]) == {result.objects.labels[number]}
+    vertices = {entry.index: entry.vertices for entry in found_classes(scan, result)}
+    assert vertices == {k: n for k, n in enumerate(np.bincount(label).tolist()) if n}
 
 
 def test_every_vertex_is_of_one_object_at_most(pointing, scan):

@@ -8,7 +8,7 @@ import lground as lg
 from lground.errors import InputError
 from lground.models import Model
 from lground.predict import best_spot, choose_device, found_classes, load_model, query, segment
-from lground.predict.segmentation import bytes_per_voxel
+from lground.predict.running import bytes_per_voxel
 from lground.scans import Scan
 from lground.sparse import SparseTensor
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lground.errors import InputError
 from lground.predict import mesh_superpoints, segment
-from lground.predict.segmentation import run
+from lground.predict.running import run
 from lground.predict.views import views_of
 from lground.predict.votes import Votes, vertex_groups
 from lground.scans import Scan

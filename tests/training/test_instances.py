@@ -17,14 +17,15 @@ from lground.data import Sample, SceneDataset, build_loader, collate
 from lground.data.mixing import mix
 from lground.data.scenes import voxelize_sample
 from lground.errors import InputError
-from lground.instances import Grouping, find_objects
+from lground.instances import Grouping, find_objects, panoptic
 from lground.labels import load_labels
-from lground.metrics import instance_ap
+from lground.metrics import PanopticEvaluator, instance_ap
 from lground.models import Model, build, load_model, save_model
+from lground.predict import evaluate
 from lground.scannet import list_scenes, open_scene
 from lground.scannet.benchmark import ground_truth_ids
-from lground.training import load_recipe, score, score_objects, shipped
-from lground.training.score import Evaluation, ObjectEvaluation, sparse_input
+from lground.training import Evaluation, ObjectEvaluation, load_recipe, shipped
+from lground.training.score import sparse_input
 from lground.training.stages import build_stage
 
 LABELS = load_labels("scannet200")
@@ -417,7 +418,7 @@ def test_a_room_that_is_learned_by_heart_is_found_again(overfitted):
     first, *_, last = log_of(overfitted / "run")
     assert float(last["loss_offset_norm"]) < 0.4 * float(first["loss_offset_norm"])
     assert float(last["loss_offset_direction"]) < -0.7
-    untrained = ObjectEvaluation(LABELS, Grouping.for_voxels(0.08))
+    untrained = ObjectEvaluation(LABELS)
     torch.manual_seed(0)
     val = SceneDataset(overfitted, "val", voxel_size=0.08)
     model = Model.fresh("insseg_Res16UNet14A", LABELS, 0.08)
@@ -425,7 +426,7 @@ def test_a_room_that_is_learned_by_heart_is_found_again(overfitted):
     assert untrained.metrics()["objects"]["means"]["all"]["ap50"] < 0.25
 
 
-def test_score_objects_is_ap_of_found_objects_on_vertices(overfitted):
+def test_scores_are_ap_and_pq_of_found_objects_on_vertices(overfitted):
     """Against the parts, one after another; and what training wrote is the score of its best weights."""
     model = load_model(overfitted / "run")
     val = SceneDataset(overfitted, "val", voxel_size=0.08)
@@ -434,6 +435,7 @@ def test_score_objects_is_ap_of_found_objects_on_vertices(overfitted):
     with torch.no_grad():
         offsets, logits, _ = model.with_offsets(sparse_input(collate([voxels])[0]))
     centers = (voxels.coordinates + 0.5).astype(np.float32) * 0.08
+    labels = logits.argmax(1).numpy()[voxels.inverse]
     for grouping in (None, Grouping(radius=0.12, min_points=3, max_objects=1)):
         found = find_objects(
             centers,
@@ -446,31 +448,30 @@ def test_score_objects_is_ap_of_found_objects_on_vertices(overfitted):
         expected = instance_ap(
             [(truth, found.masks, LABELS.ids[found.labels], found.scores)], LABELS.ids[LABELS.instance_class]
         )
-        scored = score_objects(model, build_loader(val, 1), "cpu", grouping).scores()
-        np.testing.assert_array_equal(scored.table, expected.table)
-        assert np.nanmax(scored.table) > 0
+        segments = PanopticEvaluator(LABELS)
+        each_once = panoptic(found, labels, LABELS.instance_class)
+        segments.add(scene.segment("scannet200"), scene.instance, *each_once)
+        scored = evaluate(model, overfitted, "val", instances=True, grouping=grouping)
+        np.testing.assert_array_equal(scored.objects.scores().table, expected.table)
+        assert scored.metrics()["panoptic"] == segments.scores().as_dict()
+        assert np.nanmax(expected.table) > 0 and segments.scores().mean("things").pq > 0
         if grouping is None:
-            assert scored.as_dict(LABELS) == metrics_of(overfitted / "run")["objects"]
+            trained = metrics_of(overfitted / "run")
+            assert scored.metrics() == {key: trained[key] for key in trained if key != "epoch"}
         else:  # one of three objects
-            assert np.nanmean(scored.ap50) <= 0.5
-    confusion = score(model, build_loader(val, 1), "cpu")
-    both = ObjectEvaluation(LABELS, Grouping.for_voxels(0.08))
-    both.run(model, build_loader(val, 1), "cpu")
-    assert all(torch.equal(a, b) for a, b in zip(both.confusion, confusion, strict=True))
+            assert np.nanmean(expected.ap50) <= 0.5
+    plain = evaluate(model, overfitted, "val")
+    assert all(torch.equal(a, b) for a, b in zip(plain.confusion, scored.confusion, strict=True))
 
 
 def test_objects_of_several_scenes_in_one_batch_stay_apart(overfitted):
     """As many scenes as a batch has, with the scores of one after another."""
-    model, val = load_model(overfitted / "run"), SceneDataset(overfitted, "train", voxel_size=0.08)
-    one, three = (score_objects(model, build_loader(val, size), "cpu").scores() for size in (1, 3))
-    np.testing.assert_array_equal(one.table, three.table)
-    assert one.objects.sum() == 12
-
-
-def test_a_model_without_offsets_has_no_objects_to_score(overfitted, trained):
-    with pytest.raises(InputError, match="lground instances"):
-        val = SceneDataset(overfitted, "val", voxel_size=0.15)
-        score_objects(load_model(trained / "finetuned"), build_loader(val, 1), "cpu")
+    model, train = load_model(overfitted / "run"), SceneDataset(overfitted, "train", voxel_size=0.08)
+    one, three = ObjectEvaluation(LABELS), ObjectEvaluation(LABELS)
+    for evaluation, size in ((one, 1), (three, 3)):
+        evaluation.run(model, build_loader(train, size), "cpu")
+    assert one.metrics() == three.metrics()
+    assert one.objects.scores().objects.sum() == 12
 
 
 def scored(ap50: float | None, miou: float | None) -> dict:
@@ -478,7 +479,7 @@ def scored(ap50: float | None, miou: float | None) -> dict:
 
 
 def test_the_best_weights_have_the_highest_ap50_and_among_equals_the_highest_miou():
-    rank = ObjectEvaluation(LABELS, Grouping()).rank
+    rank = ObjectEvaluation(LABELS).rank
     order = [(None, 0.9), (0.0, None), (0.0, 0.2), (0.1, 0.1), (0.1, 0.3), (0.2, 0.0)]  # worst first
     ranks = [rank(scored(*pair)) for pair in order]
     assert ranks == sorted(ranks) and len(set(map(tuple, ranks))) == len(order)

@@ -13,6 +13,7 @@ from lground.cli.prepare import prepare
 from lground.cli.pretrain import pretrain
 from lground.cli.query import query
 from lground.cli.segment import segment
+from lground.cli.submit import submit
 from lground.cli.synth import synth
 
 for verb in (
@@ -25,6 +26,7 @@ for verb in (
     instances,
     compare,
     evaluate,
+    submit,
     segment,
     query,
     convert,

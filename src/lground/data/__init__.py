@@ -7,7 +7,7 @@ scene folder -> `SceneDataset` -> (transforms on vertices, `voxelize`, transform
 from lground.data.attributes import Attributes
 from lground.data.batches import Batch, collate
 from lground.data.dataset import SceneDataset
-from lground.data.loader import EpochSampler, build_loader
+from lground.data.loader import EpochSampler, build_loader, build_reader
 from lground.data.pasting import Paste
 from lground.data.scenes import Sample, VoxelScene, voxelize_sample
 from lground.data.transforms import Transforms, training_transforms, validation_transforms
@@ -24,6 +24,7 @@ __all__ = [
     "VoxelScene",
     "Voxels",
     "build_loader",
+    "build_reader",
     "collate",
     "training_transforms",
     "validation_transforms",

@@ -1,16 +1,19 @@
 """Which scenes, in which order, on which process; and the workers that load them."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from lground.data.batches import Batch, collate
+from lground.data.batches import collate
 from lground.data.dataset import SceneDataset
 from lground.errors import InputError
+
+T = TypeVar("T")
 
 
 class EpochSampler:
@@ -59,9 +62,9 @@ class EpochSampler:
 
 
 class SceneLoader(DataLoader):
-    """A DataLoader that yields list[Batch] and passes on a worker's InputError as its one line."""
+    """A DataLoader that passes on a worker's InputError as its one line."""
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator:
         try:
             yield from super().__iter__()
         except InputError as error:  # torch wraps it in the worker's traceback
@@ -108,6 +111,17 @@ def build_loader(
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def build_reader(items: Dataset[T], workers: int = 0) -> Iterable[T]:
+    """The items of a data set one after another, as they are, made by `workers` processes (0: by this one)."""
+    return SceneLoader(
+        items, batch_size=None, collate_fn=_as_it_is, num_workers=workers, worker_init_fn=_start_worker
+    )
+
+
+def _as_it_is(item: T) -> T:
+    return item
 
 
 def _start_worker(_: int) -> None:

@@ -104,6 +104,35 @@ def find_objects(
     return suppress(proposals, grouping.max_iou).select(slice(grouping.max_objects))
 
 
+def find_on_vertices(
+    centers: np.ndarray,
+    offsets: np.ndarray,
+    probabilities: np.ndarray,
+    instance_class: np.ndarray,
+    grouping: Grouping,
+    inverse: np.ndarray,
+    superpoints: np.ndarray | None = None,
+) -> Objects:
+    """`find_objects` among M voxels, told as objects of the N vertices in them, none of them empty.
+
+    centers: (M, 3) metres. inverse: (N,) voxel of each vertex. superpoints: optional (N,) integers, negative for
+    none; objects are made of whole ones, also where a voxel lies across a border. The rest: `find_objects`, whose
+    errors it raises.
+    """
+    of_voxels = None
+    if superpoints is not None:
+        of_voxels = superpoints[
+            np.unique(inverse, return_index=True)[1]
+        ]  # a voxel's first vertex speaks for it
+    found = find_objects(
+        centers, offsets, probabilities, instance_class, grouping, superpoints=of_voxels
+    ).on_vertices(inverse)
+    if superpoints is None:
+        return found
+    found = snap(found, superpoints)
+    return found.select(found.sizes > 0)
+
+
 def _check(
     points: np.ndarray,
     offsets: np.ndarray,

@@ -75,15 +75,19 @@ class Model(nn.Module):
         """Whether it was trained to tell objects apart (`insseg_...` networks)."""
         return self.network.offsets is not None
 
+    def require_offsets(self) -> None:
+        """Raise InputError unless `has_offsets`."""
+        if not self.has_offsets:
+            raise InputError(
+                f"{self.name} does not tell objects apart: give a model that `lground instances` trained"
+            )
+
     def with_offsets(self, x: SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets (M, 3) in metres from voxels to the centres of their objects, class logits and features.
 
         Raises InputError for a network without that head.
         """
-        if not self.has_offsets:
-            raise InputError(
-                f"{self.name} does not tell objects apart: give a model that `lground instances` trained"
-            )
+        self.require_offsets()
         return tuple(output.features for output in self.network(x))
 
     def forward(self, x: SparseTensor) -> tuple[Tensor, Tensor]:

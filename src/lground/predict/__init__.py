@@ -7,6 +7,7 @@ from lground.predict.loading import choose_device, load_model
 from lground.predict.objects import FoundObject, OrientedBox, found_objects, oriented_box, write_objects
 from lground.predict.queries import Spot, best_spot, query
 from lground.predict.segmentation import Segmentation, segment
+from lground.predict.submission import Submitted, submit
 from lground.predict.superpoints import mesh_superpoints, read_superpoints
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "OrientedBox",
     "Segmentation",
     "Spot",
+    "Submitted",
     "best_spot",
     "choose_device",
     "evaluate",
@@ -27,6 +29,7 @@ __all__ = [
     "query",
     "read_superpoints",
     "segment",
+    "submit",
     "write_classes",
     "write_objects",
 ]

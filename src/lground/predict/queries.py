@@ -10,7 +10,7 @@ from lground.data import voxelize
 from lground.errors import InputError
 from lground.models import Model
 from lground.predict.loading import text_width
-from lground.predict.segmentation import run
+from lground.predict.running import run
 from lground.progress import say
 from lground.scans import Scan
 

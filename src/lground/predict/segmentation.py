@@ -1,7 +1,7 @@
 """Labels for every vertex of a scan, and the objects that they make up."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,21 +11,16 @@ import torch
 from torch import Tensor
 
 from lground.data import Voxels
-from lground.errors import InputError
 from lground.files import atomic_file
-from lground.instances import Grouping, Objects, find_objects, panoptic
-from lground.instances.masks import snap
+from lground.instances import Grouping, Objects, find_on_vertices, panoptic
 from lground.labels import LabelSet
 from lground.models import Model
 from lground.predict.colors import object_colors
-from lground.predict.views import PLAIN, View, views_of, voxel_centers
+from lground.predict.running import check, run_voxels, softmax
+from lground.predict.views import View, views_of, voxel_centers
 from lground.predict.votes import Votes, bytes_of_votes, vertex_groups
-from lground.progress import say
-from lground.scans import Scan, check_scan
+from lground.scans import Scan
 from lground.scans.raw import ensure_memory
-from lground.sparse import SparseTensor
-
-ADVICE = "use larger voxels (--voxel-size) or cut the scan into parts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +41,26 @@ class Segmentation:
     objects: Objects | None = None
 
     @cached_property
+    def panoptic(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 each: the class of each vertex, and its one object or -1 (`lground.instances.panoptic`).
+
+        The class is -1 for a vertex of no object where `labels` has a class that is made of objects.
+        """
+        return panoptic(self.objects, self.labels, self.label_set.instance_class)
+
+    @property
     def instances(self) -> np.ndarray:
-        """(N,) int64, the one object that each vertex is of (`lground.instances.panoptic`), -1 for none."""
-        return panoptic(self.objects, self.labels, self.label_set.instance_class)[1]
+        """(N,) int64, the one object that each vertex is of, -1 for none."""
+        return self.panoptic[1]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(N,) int64, class index of the object that the vertex is of, of the vertex itself where there is none."""
+        return (
+            self.labels
+            if self.objects is None
+            else np.where(self.instances >= 0, self.panoptic[0], self.labels)
+        )
 
     @property
     def features(self) -> np.ndarray | None:
@@ -63,9 +75,11 @@ class Segmentation:
     def paint(self, scan: Scan) -> Scan:
         """The scan in the colours of its classes, with `label` (class index) and `score` as extras.
 
-        With objects: in a colour for each, grey where there is none, and with `instance` (-1 none), too.
+        With objects: in a colour for each, grey where there is none, and with `instance` (-1 none), too. Vertices of
+        one instance then have one label, that of the object (`classes`). So label and instance are the panoptic
+        answer: an object, or stuff, or void where a label that objects are made of has no instance.
         """
-        extras = scan.extras | {"label": self.labels.astype(np.int32), "score": self.scores}
+        extras = scan.extras | {"label": self.classes.astype(np.int32), "score": self.scores}
         colors = self.label_set.colors[self.labels]
         if self.objects is not None:
             extras["instance"] = self.instances.astype(np.int32)
@@ -101,19 +115,66 @@ def segment(
     Raises InputError for a scan that cannot be worked with or is too large for memory, and for objects from a
     model that was not trained to tell them apart.
     """
+    check(scan)
     size = model.voxel_size if voxel_size is None else voxel_size
+    chosen = views_of(views, size)[::-1]
+    return segment_voxels(
+        model,
+        scan,
+        chosen,
+        (view.voxelize(scan.points, size) for view in chosen),
+        size,
+        features=features,
+        device=device,
+        superpoints=superpoints,
+        instances=instances,
+        grouping=grouping,
+    )
+
+
+def segment_voxels(
+    model: Model,
+    scan: Scan,
+    views: Sequence[View],
+    voxels: Iterable[Voxels],
+    voxel_size: float,
+    *,
+    features: bool = False,
+    device: torch.device | str | None = None,
+    superpoints: np.ndarray | None = None,
+    instances: bool = False,
+    grouping: Grouping | None = None,
+) -> Segmentation:
+    """`segment` of a scan whose voxels in each of `views`, the plain one last, are `voxels`.
+
+    voxel_size: metres, of these voxels. The rest, and the errors: `segment`.
+    """
     forward = model.with_offsets if instances else model
-    if views == 1 and superpoints is None:
-        seen = _look(model, scan, size, device, forward)
+    looks = (
+        (view, seen, run_voxels(model, scan.colors, seen, device, forward))
+        for view, seen in zip(views, voxels, strict=True)
+    )
+    if len(views) == 1 and superpoints is None:
+        seen = _look(*looks)
     else:
-        seen = _look_and_vote(model, scan, size, device, forward, views, superpoints)
+        seen = _vote(looks, vertex_groups(len(scan), superpoints), len(model.label_set), voxel_size)
     voxel_features = seen.features.float().cpu().numpy() if features else None
     result = Segmentation(seen.labels, seen.scores, model.label_set, seen.voxels, voxel_features)
     if not instances:
         return result
     seen = seen._replace(features=None)  # their memory is needed
-    grouping = grouping or Grouping.for_voxels(size)
-    return replace(result, objects=_objects(seen, size, model.label_set, grouping, superpoints))
+    objects = find_on_vertices(
+        voxel_centers(seen.voxels, voxel_size).astype(np.float32),
+        *(torch.as_tensor(values).float().cpu().numpy() for values in (seen.offsets, seen.probabilities)),
+        model.label_set.instance_class,
+        grouping or Grouping.for_voxels(voxel_size),
+        seen.voxels.inverse,
+        superpoints,
+    )
+    return replace(result, objects=objects)
+
+
+Look = tuple[View, Voxels, tuple[Tensor, ...]]  # what was looked at, and what the network says of it
 
 
 class _Seen(NamedTuple):
@@ -127,123 +188,34 @@ class _Seen(NamedTuple):
     offsets: Tensor | np.ndarray | None = None  # (M, 3) metres
 
 
-def _look(
-    model: Model, scan: Scan, voxel_size: float, device: torch.device | str | None, forward: Callable
-) -> _Seen:
+def _look(look: Look) -> _Seen:
     """One view, each voxel for itself."""
-    voxels, *offsets, logits, features = run(model, scan, voxel_size, device, forward=forward)
+    _, voxels, (*offsets, logits, features) = look
     probabilities = softmax(logits)
     best = probabilities.max(dim=1)
     labels, scores = (values.cpu().numpy()[voxels.inverse] for values in (best.indices, best.values))
     return _Seen(labels, scores, voxels, features, probabilities, *offsets)
 
 
-def _look_and_vote(
-    model: Model,
-    scan: Scan,
-    voxel_size: float,
-    device: torch.device | str | None,
-    forward: Callable,
-    views: int,
-    superpoints: np.ndarray | None,
-) -> _Seen:
-    """Several views or superpoints: means of the probabilities, and of the centres that the offsets lead to."""
-    group = vertex_groups(len(scan), superpoints)
+def _vote(looks: Iterable[Look], group: np.ndarray, classes: int, voxel_size: float) -> _Seen:
+    """Several views or superpoints: means of the probabilities, and of the centres that the offsets lead to.
+
+    group: (N,) of each vertex, see `Votes`. Of the last look, the plain one, the voxels are kept.
+    """
     ensure_memory(
-        bytes_of_votes(group, len(model.label_set)),
-        f"voting over {len(scan)} vertices",
-        "cut the scan into parts",
+        bytes_of_votes(group, classes), f"voting over {len(group)} vertices", "cut the scan into parts"
     )
-    votes, aims = Votes(group, len(model.label_set)), np.zeros((len(scan), 3))
-    for view in reversed(views_of(views, voxel_size)):  # the plain one last, whose voxels are kept
-        voxels, *offsets, logits, features = run(model, scan, voxel_size, device, view, forward)
+    votes, aims = Votes(group, classes), np.zeros((len(group), 3))
+    for view, voxels, said in looks:
+        *offsets, logits, features = said
         votes.add(logits, voxels.inverse)
+        del said, logits  # before the next look makes its own
         for of_voxels in offsets:
             ends = voxel_centers(voxels, voxel_size) + of_voxels.cpu().numpy()
-            aims += view.undo(ends)[voxels.inverse] / views
+            aims += view.undo(ends)[voxels.inverse]
     seen = _Seen(*votes.winners(), voxels, features)
     if not offsets:
         return seen
     first = voxels.index  # the first vertex of a voxel speaks for it
-    to_aims = aims[first] - voxel_centers(voxels, voxel_size)
+    to_aims = aims[first] / votes.views - voxel_centers(voxels, voxel_size)
     return seen._replace(probabilities=votes.means(first), offsets=to_aims)
-
-
-def _objects(
-    seen: _Seen, voxel_size: float, label_set: LabelSet, grouping: Grouping, superpoints: np.ndarray | None
-) -> Objects:
-    """The objects of voxels, on vertices; of whole superpoints where there are some."""
-    voxels = seen.voxels
-    found = find_objects(
-        voxel_centers(voxels, voxel_size).astype(np.float32),
-        *(torch.as_tensor(values).float().cpu().numpy() for values in (seen.offsets, seen.probabilities)),
-        label_set.instance_class,
-        grouping,
-        superpoints=None if superpoints is None else superpoints[voxels.index],
-    ).on_vertices(voxels.inverse)
-    if superpoints is None:
-        return found
-    found = snap(found, superpoints)  # where a voxel lies across a border
-    return found.select(found.sizes > 0)
-
-
-def softmax(logits: Tensor) -> Tensor:
-    """Probabilities (M, C) float32 in the memory of the logits where those are float32, too."""
-    probabilities = logits.float().contiguous()
-    with torch.inference_mode():
-        for rows in probabilities.split(2**16):
-            rows.copy_(rows.softmax(dim=1))
-    return probabilities
-
-
-def run(
-    model: Model,
-    scan: Scan,
-    voxel_size: float | None = None,
-    device: torch.device | str | None = None,
-    view: View = PLAIN,
-    forward: Callable[[SparseTensor], tuple[Tensor, ...]] | None = None,
-) -> tuple[Voxels, Tensor, Tensor] | tuple[Voxels, Tensor, Tensor, Tensor]:
-    """The voxels of `scan` (M of them) in one view, their logits (M, C) and features (M, d), on `device`.
-
-    forward: what to call in place of the model, such as its `with_offsets`; then what that returns.
-    """
-    check_scan(scan)
-    if scan.colors is None and view is PLAIN:
-        say("warning: the scan has no colours; it is taken as grey and labels will be less certain")
-    device = torch.device(device or next(model.parameters()).device)
-    voxels = view.voxelize(scan.points, model.voxel_size if voxel_size is None else voxel_size)
-    if device.type == "cpu":
-        ensure_memory(
-            len(voxels.index) * bytes_per_voxel(model), f"a scan of {len(voxels.index)} voxels", ADVICE
-        )
-    half = torch.autocast("cuda", torch.float16, enabled=device.type == "cuda")  # logits are off by 0.3 %
-    model.to(device).eval()
-    try:
-        with torch.inference_mode(), half:
-            return voxels, *(forward or model)(_input(scan, voxels, device))
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
-            raise InputError(
-                f"{len(voxels.index)} voxels do not fit in the memory of {device}; {ADVICE}"
-            ) from None
-        raise
-
-
-def _input(scan: Scan, voxels: Voxels, device: torch.device) -> SparseTensor:
-    """Colours of the voxels' first vertices as -0.5..0.5, grey where the scan has none."""
-    features = np.zeros((len(voxels.index), 3), dtype=np.float32)
-    if scan.colors is not None:
-        features = scan.colors[voxels.index].astype(np.float32) / 255 - 0.5
-    coordinates = np.pad(voxels.coordinates, ((0, 0), (1, 0)))  # batch 0
-    return SparseTensor(torch.from_numpy(features).to(device), torch.from_numpy(coordinates).to(device))
-
-
-def bytes_per_voxel(model: Model) -> int:
-    """Peak memory of a run per voxel, a quarter to spare: last block, kernel map and logits.
-
-    Without the quarter it is 3.7 kB for Res16UNet34C and 10.4 kB for 34D; measured: 2.6 and 11.9 kB.
-    """
-    width = model.network.feature_channels
-    block = 32 + width + 3 * width  # the joined input of the last block, and three arrays inside it
-    return int(1.25 * (4 * (block + 2 * len(model.label_set)) + 27 * 16))

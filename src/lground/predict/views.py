@@ -1,20 +1,17 @@
 """The same scan seen several ways: test-time augmentation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lground.data import Sample, Voxels, voxelize
+from lground.data import Voxels, voxelize
 from lground.data.geometry import rotation
 from lground.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A way to look at a scan: moved by `shift` (3,) metres, then mirrored and turned by `matrix` (3, 3).
-
-    Called as a transform of training data it does the same to a `Sample`.
-    """
+    """A way to look at a scan: moved by `shift` (3,) metres, then mirrored and turned by `matrix` (3, 3)."""
 
     shift: np.ndarray
     matrix: np.ndarray
@@ -25,9 +22,6 @@ class View:
     def undo(self, points: np.ndarray) -> np.ndarray:
         """Points (n, 3) of this view, in metres, where they are in the scan."""
         return points @ self.matrix - self.shift
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return replace(sample, points=sample.points + self.shift, matrix=self.matrix @ sample.matrix)
 
 
 PLAIN = View(np.zeros(3), np.eye(3))  # float64, which holds every float32 coordinate: nothing changes

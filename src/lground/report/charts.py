@@ -11,49 +11,49 @@ from lground.report.panels import DPI, save
 def class_bars(
     path: str | os.PathLike,
     names: Sequence[str],
-    iou: np.ndarray,
+    scores: np.ndarray,
     splits: Mapping[str, np.ndarray],
     colors: np.ndarray,
     title: str = "IoU per class",
 ) -> None:
-    """Write a PNG of IoU per class, sorted within head, common and tail (or in columns without splits).
+    """Write a PNG of a score per class, sorted within head, common and tail (or in columns without splits).
 
-    iou: (C,) in 0..1; NaN for a class that does not occur ("absent"). splits: name -> class indices; {} for
+    scores: (C,) in 0..1; NaN for a class that does not occur ("absent"). splits: name -> class indices; {} for
     none. colors: (C, 3) uint8.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    iou = np.asarray(iou, dtype=np.float64)
-    groups = _groups(iou, splits)
+    scores = np.asarray(scores, dtype=np.float64)
+    groups = _groups(scores, splits)
     rows = max(max(len(index) for _, index in groups), 3)
     width, height = 420 * len(groups) + 40, 17 * rows + (110 if splits else 86)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    figure.suptitle(f"{title}: {_mean(iou)}", fontsize=min(14, width / 42), y=1 - 22 / height)
+    figure.suptitle(f"{title}: {_mean(scores)}", fontsize=min(14, width / 42), y=1 - 22 / height)
     for k, (name, index) in enumerate(groups):
         box = ((k * 420 + 150) / width, 30 / height, 240 / width, 17 * rows / height)
         axes = figure.add_axes(box)
-        _bars(axes, [names[c] for c in index], iou[index], np.asarray(colors)[index] / 255, rows)
+        _bars(axes, [names[c] for c in index], scores[index], np.asarray(colors)[index] / 255, rows)
         if name:
-            axes.set_title(f"{name}: {_mean(iou[index])}", fontsize=11)
+            axes.set_title(f"{name}: {_mean(scores[index])}", fontsize=11)
     save(figure, FigureCanvasAgg, path)
 
 
-def _groups(iou: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _groups(scores: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     """Class indices by falling IoU, absent ones last: one group per split, or the whole cut into columns."""
     if splits:
-        return [(name, _sorted(iou, np.asarray(index))) for name, index in splits.items() if len(index)]
-    order = _sorted(iou, np.arange(len(iou)))
+        return [(name, _sorted(scores, np.asarray(index))) for name, index in splits.items() if len(index)]
+    order = _sorted(scores, np.arange(len(scores)))
     columns = min(3, -(-len(order) // 25))
     return [("", part) for part in np.array_split(order, columns)]
 
 
-def _sorted(iou: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return index[np.argsort(-np.nan_to_num(iou[index], nan=-1.0), kind="stable")]
+def _sorted(scores: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return index[np.argsort(-np.nan_to_num(scores[index], nan=-1.0), kind="stable")]
 
 
-def _mean(iou: np.ndarray) -> str:
-    present = iou[~np.isnan(iou)]
+def _mean(scores: np.ndarray) -> str:
+    present = scores[~np.isnan(scores)]
     if not len(present):
         return "none of the classes occurs"
     return f"mean {100 * present.mean():.1f} % over {len(present)} classes present"

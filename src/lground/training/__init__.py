@@ -2,6 +2,6 @@
 
 from lground.training.chain import train
 from lground.training.recipe import Recipe, load_recipe, shipped
-from lground.training.score import Confusion, score, score_objects, summarize
+from lground.training.score import Evaluation, ObjectEvaluation
 
-__all__ = ["Confusion", "Recipe", "load_recipe", "score", "score_objects", "shipped", "summarize", "train"]
+__all__ = ["Evaluation", "ObjectEvaluation", "Recipe", "load_recipe", "shipped", "train"]

@@ -1,4 +1,4 @@
-"""Run a model over labelled scenes and count: the one evaluator of training and of `lground evaluate`."""
+"""Count how right a model is, scene by scene: the one evaluator of training and of `lground evaluate`."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 from lground.data import Batch
-from lground.instances import Grouping, find_objects
+from lground.instances import Grouping, Objects, find_on_vertices, panoptic
 from lground.labels import LabelSet
-from lground.metrics import InstanceEvaluator, confusion_matrix, semantic_scores, sum_over_processes
+from lground.metrics import (
+    InstanceEvaluator,
+    PanopticEvaluator,
+    confusion_matrix,
+    semantic_scores,
+    sum_over_processes,
+)
 from lground.models import Model
 from lground.scannet.benchmark import ground_truth_ids
 from lground.sparse import SparseTensor
@@ -28,10 +34,26 @@ class Confusion(NamedTuple):
     voxel: Tensor  # per voxel, as the original system counts while training
 
 
+class Truth(NamedTuple):
+    """What is known of a scene of N vertices in M voxels."""
+
+    labels: np.ndarray  # (N,) class index, -1 unlabelled
+    instances: np.ndarray  # (N,) number of the object, -1 none
+    voxel_labels: np.ndarray  # (M,) class index, -1 ignored
+
+
+class Found(NamedTuple):
+    """What a model says of it."""
+
+    labels: np.ndarray  # (N,) class index
+    voxel_labels: np.ndarray  # (M,) class index
+    objects: Objects | None = None  # among the N vertices
+
+
 class Evaluation:
     """How right a model's classes are: mean IoU decides which weights are the best.
 
-    `run` counts, on every process its own scenes; then `metrics`, called on every process, is over all of them.
+    Scenes are counted, on every process its own; then `metrics`, called on every process, is over all of them.
     """
 
     def __init__(self, label_set: LabelSet) -> None:
@@ -44,58 +66,84 @@ class Evaluation:
         """Count all scenes of `batches`, by `model` as it stands on `device`."""
         for micro_batches in batches:
             for batch in micro_batches:
-                self.add(model, batch.to(device))
+                for scene, found in zip(batch.scenes, self.look(model, batch.to(device)), strict=True):
+                    truth = Truth(scene.vertex_labels, scene.vertex_instances, scene.labels)
+                    self.count(truth, found)
 
-    def add(self, model: Model, batch: Batch) -> None:
+    def look(self, model: Model, batch: Batch) -> list[Found]:
+        """What `model` finds in each scene of a batch."""
         logits, _ = model(sparse_input(batch))
-        self._count(batch, logits)
+        return _labels_found(batch, logits)
 
-    def _count(self, batch: Batch, logits: Tensor) -> None:
-        classes, prediction = len(self.label_set), logits.argmax(1).cpu()
-        self.confusion.voxel.add_(confusion_matrix(batch.labels.cpu(), prediction, classes))
-        sizes = [len(scene) for scene in batch.scenes]
-        for scene, of_scene in zip(batch.scenes, prediction.split(sizes), strict=True):
-            labels, inverse = torch.from_numpy(scene.vertex_labels), torch.from_numpy(scene.inverse)
-            self.confusion.vertex.add_(confusion_matrix(labels, of_scene[inverse], classes))
+    def count(self, truth: Truth, found: Found) -> None:
+        """Count one scene."""
+        classes = len(self.label_set)
+        for name, matrix in self.confusion._asdict().items():
+            field = "labels" if name == "vertex" else "voxel_labels"
+            matrix.add_(confusion_matrix(getattr(truth, field), getattr(found, field), classes))
 
     def metrics(self) -> dict:
         """What `metrics.json` holds."""
-        return summarize(Confusion(*map(sum_over_processes, self.confusion)), self.label_set)
+        confusion = Confusion(*map(sum_over_processes, self.confusion))
+        return {
+            name: semantic_scores(matrix, self.label_set).as_dict()
+            for name, matrix in confusion._asdict().items()
+        }
 
     def rank(self, metrics: dict) -> list[float] | None:
         """What the best weights have most of, the first number that differs decides; None: nothing was measured."""
         miou = metrics["vertex"]["means"]["all"]["mean_iou"]
         return None if miou is None else [miou]
 
+    def text(self) -> str:
+        """The scores per vertex of this process's scenes, as tables."""
+        return semantic_scores(self.confusion.vertex, self.label_set).table()
+
 
 class ObjectEvaluation(Evaluation):
     """How right a model's classes and objects are: AP50 decides, then mean IoU.
 
-    Objects are found among the voxels of each scene by `grouping`, and compared on its vertices, as ScanNet's
-    benchmark does.
+    Objects are compared on vertices, as ScanNet's benchmark does: as they are found, for average precision, and with
+    each vertex in one of them or in stuff (`panoptic`), for panoptic quality.
     """
 
-    def __init__(self, label_set: LabelSet, grouping: Grouping) -> None:
+    def __init__(self, label_set: LabelSet) -> None:
         super().__init__(label_set)
-        self.grouping = grouping
         self.objects = InstanceEvaluator(label_set.ids[label_set.instance_class])
+        self.panoptic = PanopticEvaluator(label_set)
 
-    def add(self, model: Model, batch: Batch) -> None:
+    def look(self, model: Model, batch: Batch) -> list[Found]:
+        """Objects are found by the grouping for voxels of the model's size (`Grouping.for_voxels`)."""
         offsets, logits, _ = model.with_offsets(sparse_input(batch))
-        self._count(batch, logits)
         probabilities = logits.float().softmax(1)
-        points = (batch.coordinates[:, 1:] + 0.5) * model.voxel_size
-        arrays = [values.float().cpu().numpy() for values in (points, offsets, probabilities)]
+        centers = (batch.coordinates[:, 1:] + 0.5) * model.voxel_size
+        arrays = [values.float().cpu().numpy() for values in (centers, offsets, probabilities)]
         cuts = np.cumsum([len(scene) for scene in batch.scenes])[:-1]
-        for scene, *of_scene in zip(batch.scenes, *(np.split(array, cuts) for array in arrays), strict=True):
-            found = find_objects(*of_scene, self.label_set.instance_class, self.grouping)
-            found = found.on_vertices(scene.inverse)
-            truth = ground_truth_ids(scene.vertex_labels, scene.vertex_instances, self.label_set)
-            self.objects.add(truth, found.masks, self.label_set.ids[found.labels], found.scores)
+        of_scenes = zip(*(np.split(array, cuts) for array in arrays), strict=True)
+        grouping = Grouping.for_voxels(model.voxel_size)
+        return [
+            found._replace(
+                objects=find_on_vertices(*of_scene, self.label_set.instance_class, grouping, scene.inverse)
+            )
+            for found, scene, of_scene in zip(
+                _labels_found(batch, logits), batch.scenes, of_scenes, strict=True
+            )
+        ]
+
+    def count(self, truth: Truth, found: Found) -> None:
+        super().count(truth, found)
+        objects, ids = found.objects, self.label_set.ids
+        true_ids = ground_truth_ids(truth.labels, truth.instances, self.label_set)
+        self.objects.add(true_ids, objects.masks, ids[objects.labels], objects.scores)
+        each_once = panoptic(objects, found.labels, self.label_set.instance_class)
+        self.panoptic.add(truth.labels, truth.instances, *each_once)
 
     def metrics(self) -> dict:
-        scores = self.objects.merged().scores()
-        return super().metrics() | {"objects": scores.as_dict(self.label_set)}
+        objects, segments = self.objects.merged().scores(), self.panoptic.merged().scores()
+        return super().metrics() | {
+            "objects": objects.as_dict(self.label_set),
+            "panoptic": segments.as_dict(),
+        }
 
     def rank(self, metrics: dict) -> list[float] | None:
         ap50, miou = metrics["objects"]["means"]["all"]["ap50"], super().rank(metrics)
@@ -103,28 +151,16 @@ class ObjectEvaluation(Evaluation):
             return miou and [-1.0, *miou]
         return [ap50, *(miou or [-1.0])]
 
-
-def score(model: Model, batches: Iterable[list[Batch]], device: torch.device | str) -> Confusion:
-    """Sum the confusion of `model`, as it stands on `device`, over all scenes of `batches`."""
-    evaluation = Evaluation(model.label_set)
-    evaluation.run(model, batches, device)
-    return evaluation.confusion
+    def text(self) -> str:
+        objects, segments = self.objects.scores(), self.panoptic.scores()
+        return "\n\n".join([super().text(), objects.text(self.label_set), segments.text()])
 
 
-def score_objects(
-    model: Model, batches: Iterable[list[Batch]], device: torch.device | str, grouping: Grouping | None = None
-) -> InstanceEvaluator:
-    """Compare the objects that `model` finds with the true ones, on the vertices of all scenes of `batches`.
-
-    grouping: by default that for voxels of the model's size. Raises InputError for a model without offsets.
-    """
-    evaluation = ObjectEvaluation(model.label_set, grouping or Grouping.for_voxels(model.voxel_size))
-    evaluation.run(model, batches, device)
-    return evaluation.objects
-
-
-def summarize(confusion: Confusion, label_set: LabelSet) -> dict:
-    """Both ways of counting, as written to `metrics.json`."""
-    return {
-        name: semantic_scores(matrix, label_set).as_dict() for name, matrix in confusion._asdict().items()
-    }
+def _labels_found(batch: Batch, logits: Tensor) -> list[Found]:
+    """The class of the best logit (M, C) for each voxel, and for the vertices in it, scene by scene."""
+    sizes = [len(scene) for scene in batch.scenes]
+    of_scenes = logits.argmax(1).cpu().split(sizes)
+    return [
+        Found(labels[scene.inverse], labels)
+        for scene, labels in zip(batch.scenes, map(Tensor.numpy, of_scenes), strict=True)
+    ]

@@ -6,7 +6,6 @@ from torch import Tensor
 from lground import losses
 from lground.data import Batch, SceneDataset
 from lground.errors import InputError
-from lground.instances import Grouping
 from lground.labels import LabelSet
 from lground.training.recipe import Recipe
 from lground.training.score import ObjectEvaluation, sparse_input
@@ -30,7 +29,7 @@ class Instances(Finetuning):
         self.instance_class = torch.tensor(label_set.instance_class)  # (C,) bool, stays on the CPU
 
     def evaluation(self) -> ObjectEvaluation:
-        return ObjectEvaluation(self.model.label_set, Grouping.for_voxels(self.model.voxel_size))
+        return ObjectEvaluation(self.model.label_set)
 
     def counted(self, batch: Batch) -> Tensor:
         """Labelled voxels, voxels of objects."""
