@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lground.errors import InputError
-from lground.models import Res16UNet, Variant, build, inference, res16unet
+from lground.models import Res16UNet, Variant, build, inference, res16unet, trunk
 from lground.sparse import SparseTensor
 from lground.sparse.engine import plain
 
@@ -86,15 +86,18 @@ def test_layers_of_a_trunk_are_those_of_the_network(name, kernels, scan, device,
 
     caps = [capacity * TILE_ROWS for capacity in (3, 3, 2, 1, 1)]
     padded = torch.nn.functional.pad(rows, (0, 0, 0, caps[0] - len(rows)), value=7)
-    pyramid = Pyramid.build(padded, rows.new_tensor([len(rows)]), caps)
-    assert not pyramid.status
     arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
     features = torch.nn.functional.pad(x, (0, 0, 0, caps[0] - len(rows)), value=torch.nan)
-    with torch.no_grad():
-        trunk = inference.Trunk(net, torch.float32, "ieee")
-        spaces = [features.new_full((sum(trunk.sizes(caps)),), torch.nan) for _ in range(2)]
-        runs = [trunk(pyramid, features, arrivals, space) for space in spaces]
-    assert trunk.width == wanted.shape[1] and runs[0].shape == (caps[0], trunk.width)
+    layers = trunk.Trunk(net, torch.float32, "ieee")
+    runs = []
+    for _ in range(2):  # maps are built where results of layers will lie
+        space = features.new_full((max(layers.size(caps, caps, device), 27 * sum(caps)),), torch.nan)
+        pyramid = Pyramid.build(padded, rows.new_tensor([len(rows)]), caps, table=space.view(torch.int32))
+        assert not pyramid.status
+        pyramid.slim()
+        with torch.no_grad():
+            runs.append(layers(pyramid, features, arrivals, space[: layers.size(caps, caps, device)]))
+    assert layers.width == wanted.shape[1] and runs[0].shape == (caps[0], layers.width)
     assert_close([runs[0][: len(rows)]], [wanted], 2e-6)
     assert runs[0][: len(rows)].equal(runs[1][: len(rows)]) and not arrivals.any()
 
@@ -198,7 +201,7 @@ def replays():
     ],
 )
 def test_networks_of_other_widths_are_left_to_their_layers(name, options, served, kernels):
-    assert inference._has_kernels(build(name, **options)) == served
+    assert trunk.has_kernels(build(name, **options)) == served
 
 
 @pytest.fixture

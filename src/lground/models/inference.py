@@ -11,7 +11,6 @@ Changed weights are noticed, in place or replaced; only what is written through 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 from operator import is_
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lground.models.trunk import LEVELS, Trunk, has_kernels
 from lground.sparse.engine import PyramidCoordinates, takes_over, within_int32
-from lground.sparse.functional import fold
-from lground.sparse.layers import SparseConv3d, SparseConvTranspose3d
 from lground.sparse.tensor import SparseTensor
 
 if TYPE_CHECKING:
@@ -31,8 +29,7 @@ GRAPHS = 8  # kept per network; scenes of other sizes replace the one unused for
 MAX_VOXELS = 4_000_000
 ROWS = 1.0, 0.32, 0.085, 0.021, 0.005  # of each level per voxel, as surfaces have them
 ROOM = 1.0, 0.4, 0.13, 0.045, 0.018  # for them
-LEVELS = len(ROWS)
-MAP_BYTES = 400  # per row of any level, while maps are built
+MAP_BYTES = 264  # per row of any level, while maps are built; their tables lie elsewhere
 
 
 def features(network: nn.Module, x: SparseTensor) -> Tensor | None:
@@ -97,182 +94,12 @@ class _Watch:
         return any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One convolution and the norm after it: matrices (K, Cin, Cout), scale and shift (Cout,) float32."""
-
-    kernel: Tensor
-    scale: Tensor
-    shift: Tensor
-
-
-@dataclass(frozen=True)
-class _Block:
-    first: _Layer
-    second: _Layer
-    shortcut: tuple[Tensor, Tensor] | None  # matrix (Cin, Cout) and shift of a 1x1 convolution and its norm
-    relu: bool
-
-
-class Trunk:
-    """The layers of a Res16UNet up to its features, their weights laid out as the kernels read them.
-
-    Args:
-        network: in eval mode.
-        dtype: to compute in. precision: of float32 products.
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str):
-        from lground.models.res16unet import DECODER, ENCODER
-        from lground.sparse.kernels import stem
-        from lground.sparse.kernels.tf32 import operand
-
-        self.dtype, self.precision = dtype, precision
-        kernel = network.conv0p1s1.kernel.detach().to(dtype)
-        self.in_channels, self.window = kernel.shape[1], round(len(kernel) ** (1 / 3))
-        self.stem = self._layer(
-            network.conv0p1s1, network.bn0, stem.lay_out_weights(operand(kernel, precision))
-        )
-        self.encoder = [self._stage(network, *names) for names in ENCODER]
-        self.decoder = [self._stage(network, *names) for names in DECODER]
-        self.width = network.feature_channels
-        # The decoder of a level reads its upsampled and its encoder's features side by side.
-        up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
-        skip = [
-            self.stem.kernel.shape[1],
-            *(blocks[-1].second.kernel.shape[2] for _, blocks in self.encoder[:3]),
-        ]
-        self.joined_widths = [a + b for a, b in zip(up, skip, strict=True)]
-        stages = [*reversed(self.decoder), (None, [])], [(None, []), *self.encoder]
-        self.widths = [
-            max(b.first.kernel.shape[2] for _, blocks in pair for b in blocks)
-            for pair in zip(*stages, strict=True)
-        ]
-
-    def _stage(self, network: nn.Module, conv: str, norm: str, blocks: str) -> tuple[_Layer, list[_Block]]:
-        layer = self._layer(network.get_submodule(conv), network.get_submodule(norm))
-        return layer, [self._block(block) for block in network.get_submodule(blocks)]
-
-    def _block(self, block: nn.Module) -> _Block:
-        shortcut = None
-        if block.downsample is not None:
-            scale, shift = fold(block.downsample[1].bn)
-            shortcut = (
-                (block.downsample[0].kernel.detach() * scale).to(self.dtype),
-                shift.detach().to(self.dtype),
-            )
-        first, second = self._layer(block.conv1, block.norm1), self._layer(block.conv2, block.norm2)
-        return _Block(first, second, shortcut, block.final_relu)
-
-    def _layer(self, conv: nn.Module, norm: nn.Module, kernel: Tensor | None = None) -> _Layer:
-        from lground.sparse.kernels.tf32 import lay_out, operand
-
-        scale, shift = fold(norm.bn, conv.bias)
-        if kernel is None:
-            kernel = operand(conv.kernel.detach().to(self.dtype), self.precision)
-            kernel = lay_out(kernel, self.precision)
-        return _Layer(kernel, scale.detach().float().contiguous(), shift.detach().float().contiguous())
-
-    def sizes(self, caps: list[int]) -> list[int]:
-        """Elements of what a call writes in `space`: joined features of levels 0..3, and two matrices of any level."""
-        joined = [cap * width for cap, width in zip(caps, self.joined_widths, strict=False)]
-        return [*joined, 2 * max(cap * width for cap, width in zip(caps, self.widths, strict=True))]
-
-    def __call__(
-        self,
-        pyramid: Pyramid,
-        features: Tensor,
-        arrivals: Tensor,
-        space: Tensor,
-        rows: list[int] | None = None,
-    ) -> Tensor:
-        """(capacity of level 0, d) features, rows as the caller's, from (capacity, Cin) features; a part of `space`.
-
-        Args:
-            arrivals: (PROGRAMS,) int32 zeros.
-            space: (the sum of `sizes`,) in the trunk's type, to write in.
-            rows: how many each level is likely to have; None: its capacity.
-        """
-        from lground.sparse.kernels import stem
-        from lground.sparse.kernels.configuration import choose
-        from lground.sparse.kernels.convolution import convolution
-        from lground.sparse.kernels.tf32 import operand
-
-        caps, rows = pyramid.caps, rows or pyramid.caps
-        *joined_space, work = space.split(self.sizes(caps))
-
-        def matrix(memory: Tensor, level: int, channels: int) -> Tensor:
-            return memory[: caps[level] * channels].view(caps[level], channels)
-
-        def convolve(x, layer, level, tiles, out, add=None, relu=True, order=None, parts=None) -> Tensor:
-            config = choose(tiles, *layer.kernel.shape[1:], self.dtype, rows[level])
-            return convolution(
-                x, layer.kernel, tiles, out, config, layer.scale, layer.shift, add, relu,
-                precision=self.precision, arrivals=arrivals, parts=parts, order=order,
-                round_result=self.precision == "tf32" and order is None,
-            )  # fmt: skip
-
-        def run_blocks(x, blocks, level, out=None, order=None) -> Tensor:
-            tiles, width = pyramid.tiles(level), blocks[0].first.kernel.shape[2]
-            size = caps[level] * width
-            first, second = (matrix(half, level, width) for half in work[: 2 * size].split(size))
-            parts = work[2 * size :].view(
-                torch.float32
-            )  # of the sums that coarse levels, small ones, are split into
-            for block in blocks:
-                y = convolve(x, block.first, level, tiles, first, parts=parts)
-                add = x
-                if block.shortcut is not None:
-                    weights, shift = block.shortcut
-                    add = torch.addmm(shift, x, weights, out=second)
-                last = block is blocks[-1]
-                # In place of what is added, whose elements are read before they are written.
-                target = out if last and out is not None else add
-                x = convolve(
-                    y, block.second, level, tiles, target, add, block.relu, order if last else None, parts
-                )
-            return x
-
-        joined = [matrix(joined_space[level], level, width) for level, width in enumerate(self.joined_widths)]
-        up = [layer.kernel.shape[2] for layer, _ in reversed(self.decoder)]
-        x = joined[0][:, up[0] :]
-        sorted_features = operand(stem.sort_features(features, pyramid, self.dtype), self.precision)
-        stem.stem_convolution(
-            sorted_features, self.stem.kernel, pyramid, self.window, x, None, self.stem.scale, self.stem.shift,
-            relu=True, precision=self.precision, round_result=self.precision == "tf32",
-        )  # fmt: skip
-        for level, (down, blocks) in enumerate(self.encoder, start=1):
-            tiles = pyramid.tiles_down(level - 1)
-            out = torch.empty(caps[level], down.kernel.shape[2], dtype=self.dtype, device=features.device)
-            x = convolve(x, down, level, tiles, out)
-            x = run_blocks(x, blocks, level, joined[level][:, up[level] :] if level < LEVELS - 1 else None)
-        for level, (rise, blocks) in zip(range(LEVELS - 2, -1, -1), self.decoder, strict=True):
-            convolve(x, rise, level, pyramid.tiles_up(level), joined[level][:, : up[level]])
-            if level:
-                x = run_blocks(joined[level], blocks, level)
-        # The last result goes where nothing is read any more: rows change places, so that it cannot be in place.
-        blocks = self.decoder[-1][1]
-        free = work[caps[0] * self.width :] if blocks[0].shortcut is None else joined_space[0]
-        return run_blocks(joined[0], blocks, 0, matrix(free, 0, self.width), pyramid.order)
-
-
-def _has_kernels(network: nn.Module) -> bool:
-    """Whether there are kernels for the widths of all layers up to the features."""
-    from lground.sparse.kernels import convolution, stem
-
-    convolutions = (m for m in network.modules() if isinstance(m, SparseConv3d | SparseConvTranspose3d))
-    first, *others = (m for m in convolutions if not m.pointwise)
-    return stem.takes(first.kernel, first.kernel_size[0]) and all(
-        convolution.takes(m.in_channels, m.out_channels) for m in others
-    )
-
-
 class Plans:
     """The graphs of one network and type, by capacity; the smallest that fits serves a scene."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, precision: str, device: torch.device):
         self.watch = _Watch(network)
-        self.trunk = Trunk(network, dtype, precision) if _has_kernels(network) else None
+        self.trunk = Trunk(network, dtype, precision) if has_kernels(network) else None
         self.graphs: dict[tuple, _Graph] = {}
         self.room = list(ROOM)  # grows where a scene needs more
         self.shared = _shared(device)
@@ -334,7 +161,11 @@ class _Graph:
         self.state = torch.zeros(8, dtype=torch.int32, pin_memory=True)
         self.arrivals = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
         self.shared, self.mapped = _shared(device), torch.cuda.Event()
-        self.space = self.shared.space(sum(trunk.sizes(self.caps)), trunk.dtype)
+        size = trunk.size(self.caps, self.rows, device) * trunk.dtype.itemsize
+        table = 27 * sum(self.caps) * torch.int32.itemsize
+        memory = self.shared.space(max(size, table))
+        self.space = memory[:size].view(trunk.dtype)
+        self.table = memory[:table].view(torch.int32)  # read before results of layers are written
         self.out: Tensor | None = None  # a part of it
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
@@ -364,7 +195,7 @@ class _Graph:
     def _build(self) -> Pyramid:
         from lground.sparse.kernels.pyramid import Pyramid
 
-        pyramid = Pyramid.build(self.coordinates, self.number, self.caps)
+        pyramid = Pyramid.build(self.coordinates, self.number, self.caps, table=self.table)
         self.state.copy_(pyramid.n, non_blocking=True)
         pyramid.slim()
         return pyramid
@@ -406,13 +237,12 @@ class _Shared:
         self.lock, self.done = Lock(), torch.cuda.Event()
         self.memory = torch.empty(0, dtype=torch.uint8, device=device)
 
-    def space(self, size: int, dtype: torch.dtype) -> Tensor:
-        """(size,) for the results of layers: new memory, if what there is does not suffice."""
-        wanted = size * dtype.itemsize
-        if len(self.memory) < wanted:
+    def space(self, size: int) -> Tensor:
+        """(size,) uint8 for what a scene needs while it passes: new memory, if what there is does not suffice."""
+        if len(self.memory) < size:
             self.done.synchronize()
-            self.memory = torch.empty(_rounded(wanted), dtype=torch.uint8, device=self.memory.device)
-        return self.memory[:wanted].view(dtype)
+            self.memory = torch.empty(_rounded(size), dtype=torch.uint8, device=self.memory.device)
+        return self.memory[:size]
 
 
 def _rounded(size: int) -> int:

@@ -282,11 +282,11 @@ class PyramidMap(KernelMap):
         if self.upward:
             return self.transposed.pairs
         pyramid, level = self.pyramid, self.target.level
-        columns = slice(pyramid.base[level], pyramid.base[level] + pyramid.caps[level])
         n, order = pyramid.n[level : level + 1], pyramid.order
         if self.source is self.target:
             numbering = None if level else order
+            columns = slice(pyramid.base[level], pyramid.base[level] + pyramid.caps[level])
             return build_pairs(
                 pyramid.table[:, columns], n, numbering, numbering, self.source.scenes.pair_counts[level]
             )
-        return build_pairs(pyramid.child[:, columns], n, None if level > 1 else order, None, len(self.source))
+        return build_pairs(pyramid.children(level), n, None if level > 1 else order, None, len(self.source))

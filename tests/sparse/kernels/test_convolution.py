@@ -43,7 +43,8 @@ def tiles_and_twin(pyramid: Pyramid, kind: str, level: int = 0) -> tuple[Tiles, 
         family = pyramid.parent[columns]
         table = torch.stack([torch.where(family & 7 == j, family >> 3, -1) for j in range(8)])
     else:
-        table = (pyramid.child if kind == "down" else pyramid.table)[:, columns]
+        whole = pyramid.children(target) if kind == "down" else pyramid.table[:, pyramid.base[target] :]
+        table = whole[:, : pyramid.counts()[target]]
     pairs = [(row[row >= 0].long(), (row >= 0).nonzero().squeeze(1)) for row in table]
     inputs, outputs = zip(*pairs, strict=True)
     rows = pyramid.counts()[level + (kind == "up")]

@@ -18,13 +18,18 @@ GUARD, POISON = 256, 0x5A5A5A5A
 
 def columns(pyramid: Pyramid, name: str, level: int) -> torch.Tensor:
     """The columns of a level, as many as it has rows."""
-    start = pyramid.base[level]
-    return getattr(pyramid, name)[..., start : start + min(pyramid.counts()[level], pyramid.caps[level])]
+    return of_level(pyramid, name, level)[..., : min(pyramid.counts()[level], pyramid.caps[level])]
 
 
 def unused(pyramid: Pyramid, name: str, level: int) -> torch.Tensor:
+    return of_level(pyramid, name, level)[..., pyramid.counts()[level] :]
+
+
+def of_level(pyramid: Pyramid, name: str, level: int) -> torch.Tensor:
+    if name == "child":
+        return pyramid.children(level)
     start = pyramid.base[level]
-    return getattr(pyramid, name)[..., start + pyramid.counts()[level] : start + pyramid.caps[level]]
+    return getattr(pyramid, name)[..., start : start + pyramid.caps[level]]
 
 
 def cells_of(keys: torch.Tensor, level: int) -> torch.Tensor:

@@ -24,7 +24,9 @@ def table_of(pyramid, kind: str, level: int) -> torch.Tensor:
     if kind == "up":
         family = pyramid.parent[columns]
         return torch.stack([torch.where(family & 7 == j, family >> 3, -1) for j in range(8)])
-    return (pyramid.child if kind == "down" else pyramid.table)[:, columns]
+    if kind == "down":
+        return pyramid.children(target)[:, : pyramid.counts()[target]]
+    return pyramid.table[:, columns]
 
 
 def rows_of(tiles: Tiles) -> torch.Tensor:

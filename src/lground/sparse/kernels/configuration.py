@@ -18,7 +18,7 @@ import triton
 
 from lground.files import write_json
 from lground.sparse.kernels.shapes import PROGRAMS, Config, chip, default, fits
-from lground.sparse.kernels.tiles import Tiles
+from lground.sparse.kernels.tiles import TILE_ROWS, Tiles
 
 # How numbers can be multiplied.
 KINDS = {
@@ -37,12 +37,18 @@ def choose(
     Args:
         rows: how many rows of the tiles are likely to be there; None: all that there is room for.
     """
-    device, capacity = tiles.n.device, tiles.capacity
-    number = -(-min(capacity, rows or capacity) // tiles.tile_rows)
     layer = tiles.volume, in_channels, out_channels
-    config = tuned(device).get(key(*layer, kind_of(dtype), number))
-    config = config or default(chip(device), *layer, dtype, number)
-    if config.splits > 1 and capacity // tiles.tile_rows * (out_channels // config.columns) > PROGRAMS:
+    return choose_for(tiles.n.device, tiles.capacity // tiles.tile_rows, layer, dtype, rows)
+
+
+def choose_for(
+    device: torch.device, tiles: int, layer: tuple[int, int, int], dtype: torch.dtype, rows: int | None = None
+) -> Config:
+    """The same for a layer (offsets, Cin, Cout) over a number of tiles that need not exist yet."""
+    likely = tiles if rows is None else min(tiles, -(-rows // TILE_ROWS))
+    config = tuned(device).get(key(*layer, kind_of(dtype), likely))
+    config = config or default(chip(device), *layer, dtype, likely)
+    if config.splits > 1 and tiles * (layer[2] // config.columns) > PROGRAMS:
         return replace(config, splits=1)
     return config
 

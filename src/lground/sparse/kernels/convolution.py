@@ -123,6 +123,11 @@ def convolve(
         )
 
 
+def parts_size(config: Config, capacity: int, out_channels: int) -> int:
+    """Numbers, float32, that the partial sums of a convolution take; 0 where nothing is split."""
+    return config.splits * capacity * out_channels if config.splits > 1 else 0
+
+
 def takes(in_channels: int, out_channels: int) -> bool:
     """Whether the kernel has a tile for these widths."""
     return in_channels % 16 == 0 and (out_channels % 32 == 0 or out_channels == 16)
@@ -166,7 +171,7 @@ def convolution(
     columns, more = (64, 32) if config.columns == 96 else (config.columns, 0)
     programs = capacity // tiles.tile_rows, out_channels // config.columns, splits
     if splits > 1:
-        size = splits * capacity * out_channels
+        size = parts_size(config, capacity, out_channels)
         if parts is None or parts.numel() < size:
             parts = torch.empty(size, dtype=torch.float32, device=x.device)
         if arrivals is None:

@@ -83,7 +83,7 @@ def counts_kernel(keys, counts, state, blocks, capacity, B: tl.constexpr):
 
 @Kernel
 @triton.jit(do_not_specialize=["blocks"])
-def tree_kernel(keys, counts, state, parent, child, coarse_keys, total, blocks, caps, B: tl.constexpr):
+def tree_kernel(keys, counts, state, parent, child, coarse_keys, child_stride, blocks, caps, B: tl.constexpr):
     """Rows of all levels: their parents, their children, and the codes of the coarsest."""
     block = tl.program_id(0)
     i = block * B + tl.arange(0, B)
@@ -105,7 +105,7 @@ def tree_kernel(keys, counts, state, parent, child, coarse_keys, total, blocks, 
         fits = above < caps[level + 1]
         tl.store(parent + base + row, tl.where(fits, above, -1) * 8 + octant, mask=opens)
         base += caps[level]
-        tl.store(child + octant * total + base + above, row, mask=opens & fits)
+        tl.store(child + octant * child_stride + base - caps[0] + above, row, mask=opens & fits)
         row, opens = above, opens_above
         if block == 0:
             too_many = tl.load(state + level + 1) > caps[level + 1]
@@ -151,7 +151,7 @@ def search_kernel(keys, table, state, total, base, capacity, B: tl.constexpr):
 
 @Kernel
 @triton.jit(do_not_specialize=["level"])
-def neighbours_kernel(parent, child, table, row_keys, state, total, base, capacity, level,
+def neighbours_kernel(parent, child, table, row_keys, state, total, child_stride, base, capacity, level,
                       COARSEST: tl.constexpr, B: tl.constexpr):  # fmt: skip
     """Neighbours on a level from those of the level above, and the keys that sort its rows into tiles."""
     i = tl.program_id(0) * B + tl.arange(0, B)
@@ -176,7 +176,9 @@ def neighbours_kernel(parent, child, table, row_keys, state, total, base, capaci
         aunt = 13 + (x >> 1) + 3 * (y >> 1) + 9 * (z >> 1)
         aunt = tl.load(table + aunt * total + up[None, :], mask=is_offset & (family[None, :] >= 0), other=-1)
         cousin = (x & 1) + 2 * (y & 1) + 4 * (z & 1)
-        row = tl.load(child + cousin * total + above + aunt, mask=aunt >= 0, other=-1)
+        row = tl.load(
+            child + cousin * child_stride + above - (total - child_stride) + aunt, mask=aunt >= 0, other=-1
+        )
         tl.store(at, row, mask=is_offset)
     mask = tl.sum((row >= 0).to(tl.int32) << bit, 0)
     tl.store(row_keys + base + i, row_key(mask_rank(mask), is_row, level))

@@ -33,8 +33,8 @@ BLOCK = 1024  # rows per program where rows are counted and numbered
 class Pyramid:
     """The voxels of levels 0..4 (strides 1, 2, 4, 8, 16) of some scenes, on the device.
 
-    Rows of a level are numbered in Morton order. In `parent`, `child` and `table` the columns of level l start at
-    `base[l]`; their values are rows of a level; -1 is none.
+    Rows of a level are numbered in Morton order. In `parent` and `table` the columns of level l start at `base[l]`;
+    their values are rows of a level; -1 is none.
 
     Attributes:
         source: (N, 4) int32 rows [batch, x, y, z] as the caller gave them.
@@ -44,7 +44,7 @@ class Pyramid:
         keys: (caps[0],) int64 sorted Morton codes.
         order: (caps[0],) int64 row of the caller for each row of level 0.
         parent: (total,) int32 row of the parent * 8 + octant, for levels 0..3.
-        child: (8, total) int32 row of the child in each octant, for levels 1..4.
+        child: (8, total - caps[0]) int32 row of the child in each octant, for levels 1..4: see `children`.
         table: (27, total) int32 row of the neighbour at each offset, x fastest.
     """
 
@@ -67,6 +67,7 @@ class Pyramid:
         caps: list[int] | None = None,
         numbering: str = "sorted",
         tile_rows: int = TILE_ROWS,
+        table: Tensor | None = None,
     ) -> "Pyramid":
         """Build all maps of the first n0 rows of `coordinates`.
 
@@ -77,14 +78,15 @@ class Pyramid:
                 measure, for which the host waits once. Else nothing waits, and nothing depends on data.
             numbering: "caller" to call the rows of level 0 in tiles by the caller's numbers.
             tile_rows: rows of a tile, a power of two.
+            table: int32 memory for the neighbour tables, 27 * sum(caps) numbers or more; made when None.
 
         Nothing is raised here: see `status`.
         """
         with torch.cuda.device_of(coordinates):
-            return cls._build(coordinates, n0, caps, numbering, tile_rows)
+            return cls._build(coordinates, n0, caps, numbering, tile_rows, table)
 
     @classmethod
-    def _build(cls, coordinates, n0, caps, numbering, tile_rows) -> "Pyramid":
+    def _build(cls, coordinates, n0, caps, numbering, tile_rows, table) -> "Pyramid":
         rows = caps[0] if caps else cdiv(max(len(coordinates), 1), tile_rows) * tile_rows
         blocks = cdiv(rows, BLOCK)
         state = coordinates.new_zeros(STATE.value)
@@ -99,11 +101,13 @@ class Pyramid:
 
         base, total = [0, *accumulate(caps)][:LEVELS], sum(caps)
         parent = coordinates.new_empty(total)
-        child = coordinates.new_full((8, total), -1)
-        table = coordinates.new_empty(27, total)
+        child = coordinates.new_full((8, total - caps[0]), -1)
+        table = coordinates.new_empty(27 * total) if table is None else table[: 27 * total]
+        table = table.view(27, total)
         coarse_keys = keys.new_empty(caps[4])
         tree_kernel[(blocks,)](
-            keys, counts, state, parent, child, coarse_keys, total, blocks, tuple(caps), B=BLOCK, num_warps=8,
+            keys, counts, state, parent, child, coarse_keys, child.stride(0), blocks, tuple(caps),
+            B=BLOCK, num_warps=8,
         )  # fmt: skip
         search_kernel[(caps[4] // tile_rows, 27)](
             coarse_keys, table, state, total, base[4], caps[4], B=tile_rows
@@ -111,7 +115,7 @@ class Pyramid:
         row_keys = coordinates.new_empty(total + base[4])
         for level in reversed(range(LEVELS)):
             neighbours_kernel[(caps[level] // tile_rows,)](
-                parent, child, table, row_keys, state, total, base[level], caps[level], level,
+                parent, child, table, row_keys, state, total, child.stride(0), base[level], caps[level], level,
                 COARSEST=level == LEVELS - 1, B=tile_rows,
             )  # fmt: skip
         caller = order if numbering == "caller" else None
@@ -137,6 +141,11 @@ class Pyramid:
     def stem_table(self) -> Tensor:
         """(27, caps[1]) int32: the table of level 1, through which the stem finds its neighbours."""
         return self.table[:, self.base[1] : self.base[1] + self.caps[1]]
+
+    def children(self, level: int) -> Tensor:
+        """(8, caps[level]) int32: the row of the child in each octant, of the rows of a level above 0."""
+        start = self.base[level] - self.caps[0]
+        return self.child[:, start : start + self.caps[level]]
 
     def slim(self) -> None:
         """Forget what inference does not read: the neighbour tables, but for the stem's."""
@@ -171,7 +180,7 @@ class Pyramid:
     def tiles_down(self, level: int) -> Tiles:
         """Tiles of the 2^3 convolution of stride 2 from `level` to level + 1: its neighbours are the children."""
         tile_rows = self.tiles(0).tile_rows
-        child = self.child[:, self.base[level + 1] :]
+        child = self.children(level + 1)
         if level == 0 and self.numbering == "caller":
             child = self._caller_child
         eight = self.state[EIGHT.value :]
@@ -187,7 +196,7 @@ class Pyramid:
         caller = torch.nn.functional.pad(
             self.order.int(), (0, 1), value=-1
         )  # index -1 finds the -1 at the end
-        return caller[self.child[:, self.base[1] : self.base[2]]]
+        return caller[self.children(1)]
 
     def coordinates(self, level: int) -> Tensor:
         """(n, 4) int32 rows [batch, x, y, z] of a level, in units of level 0. Waits for the device."""

@@ -146,7 +146,7 @@ def stem_convolution(
         out: (N, Cout). rows: (N,) int64 where each sorted row goes; None leaves them sorted.
         round_result: round to the nearest TF32 number, as `convolution` does.
     """
-    block, table, child = 64, pyramid.stem_table, pyramid.child[:, pyramid.base[1] :]
+    block, table, child = 64, pyramid.stem_table, pyramid.children(1)
     convolve_stem[(cdiv(pyramid.caps[0], block),)](
         x, weights, out, rows, pyramid.parent, table, child, pyramid.n, scale, shift,
         out.stride(0), table.stride(0), child.stride(0), relu, round_result, window, x.shape[1], weights.shape[1],
@@ -160,7 +160,7 @@ def stem_gradient(
 ) -> Tensor:
     """(K, channels, Cout) float32: gradient of the matrices, from `sort_features` and (N, Cout) at `rows`."""
     pad, width = x.shape[1], gradient.shape[1]
-    table, child = pyramid.stem_table, pyramid.child[:, pyramid.base[1] :]
+    table, child = pyramid.stem_table, pyramid.children(1)
     steps = cdiv(window**3 * pad, STEP)
     chunks = min(128, cdiv(pyramid.caps[0], 1024))
     parts = torch.empty(chunks, steps * STEP, width, dtype=torch.float32, device=x.device)
