@@ -11,6 +11,7 @@ with the runs that are missing. `--work` holds the rooms, the anchors and the ru
 """
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -65,7 +66,7 @@ def parse() -> argparse.Namespace:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe of every method")
     add("--anchors", type=Path, help="text anchors (default: made with MiniLM, which needs the extra `text`)")
     add("--minutes", type=float, default=float("inf"), help="start no run that would end later")
-    add("--gpu-jobs", type=int, default=1, help="runs side by side (default: 1)")
+    add("--gpu-jobs", type=int, default=1, help="runs side by side, dealt out to all GPUs (default: 1)")
     add("--out", type=Path, default=Path("runs/claim"), help="folder of the results (default: runs/claim)")
     add("--work", type=Path, help="folder of rooms and unfinished runs (default: OUT/work)")
     add("--prepare-only", action="store_true", help="make the rooms and the anchors, run nothing")
@@ -81,14 +82,15 @@ def benchmark(options: argparse.Namespace) -> int:
     deadline = time.monotonic() + 60 * options.minutes
     import findings
     from methods import METHODS
-    from turns import Turns
+    from turns import Turns, visible_gpus
 
     from lground.progress import say
 
     settings = settle(options)
     jobs = list_jobs(options, settings, (options.methods or ",".join(METHODS)).split(","))
     left = []
-    turns = Turns(options.gpu_jobs, deadline, lambda job: expected(options.out, job, options.gpu_jobs))
+    took = functools.partial(expected, options.out, at_once=options.gpu_jobs)
+    turns = Turns(options.gpu_jobs, deadline, took, visible_gpus())
     if not options.report_only:
         from rooms import make_rooms
 

@@ -20,12 +20,14 @@ class Turns:
     """Start the processes of runs, `at_once` of them side by side, until all are done or time is up.
 
     expected(job): seconds that the run will take, 0 when nobody knows. deadline: as `time.monotonic` counts.
+    gpus: names of those that runs are dealt out to, as CUDA_VISIBLE_DEVICES takes them; empty: the CPU.
     """
 
     at_once: int
     deadline: float
     expected: Callable[[dict], float]
-    running: dict[str, tuple[subprocess.Popen, dict]] = field(default_factory=dict)
+    gpus: list[str]
+    running: dict[str, tuple[subprocess.Popen, dict, str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
     def run(self, jobs: Iterable[dict]) -> list[dict]:
@@ -42,7 +44,7 @@ class Turns:
                     break
                 time.sleep(0.2)
         finally:
-            for process, _ in self.running.values():
+            for process, *_ in self.running.values():
                 process.kill()
                 process.wait()
         return waiting
@@ -57,18 +59,24 @@ class Turns:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(job))
         threads = str(max(1, (os.cpu_count() or 1) // self.at_once))
+        gpu = self._free_gpu()
         with open(_screen(job), "w") as screen:
             process = subprocess.Popen(
                 [sys.executable, HERE, "--run", file],
                 stdin=subprocess.PIPE,  # closes when this process ends, and the run ends with it
                 stdout=screen,
                 stderr=subprocess.STDOUT,
-                env={"OMP_NUM_THREADS": threads, **os.environ},
+                env={"OMP_NUM_THREADS": threads, **os.environ, "CUDA_VISIBLE_DEVICES": gpu},
             )
-        self.running[job["name"]] = process, job
+        self.running[job["name"]] = process, job, gpu
+
+    def _free_gpu(self) -> str:
+        """The GPU with the fewest runs; without any, the name that hides all."""
+        taken = [gpu for *_, gpu in self.running.values()]
+        return min(self.gpus, key=taken.count, default="")
 
     def _collect(self) -> None:
-        for name, (process, job) in list(self.running.items()):
+        for name, (process, job, _) in list(self.running.items()):
             if process.poll() is None:
                 continue
             del self.running[name]
@@ -79,6 +87,15 @@ class Turns:
             screen = _screen(job)
             say(f"  {name}: failed with code {process.returncode}; the end of {screen}:")
             say("    " + "\n    ".join(screen.read_text().splitlines()[-5:]))
+
+
+def visible_gpus() -> list[str]:
+    """Those that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else list(map(str, range(count)))
 
 
 def _screen(job: dict) -> Path:
