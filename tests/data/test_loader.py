@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lground.data import EpochSampler, SceneDataset, batches, build_loader, training_transforms
 from lground.errors import InputError
+from lground.labels import load_labels
 
 
 def flatten(loader) -> list[list[torch.Tensor | np.ndarray | str]]:
@@ -66,6 +67,24 @@ def test_annotation_hides_labels_in_training_only(store):
     assert (scene.instances == np.where(mask, np.load(folder / "instance.npy"), -1)).all()
     full = SceneDataset(store, "val", annotation="object-0.05")[0, 0]
     assert (full.vertex_labels == np.load(sorted((store / "val").iterdir())[0] / "segment200.npy")).all()
+
+
+def test_classes_held_out_are_unlabelled_in_training_only(store):
+    names = load_labels("scannet200").names
+    held_out = names[3], names[150]
+    shown, plain = (SceneDataset(store, "train", hold_out=h, voxel_size=1e-5)[0, 3] for h in (held_out, ()))
+    hidden = np.isin(plain.labels, [3, 150])
+    assert hidden.any()
+    np.testing.assert_array_equal(shown.labels, np.where(hidden, -1, plain.labels))
+    np.testing.assert_array_equal(shown.instances, np.where(hidden, -1, plain.instances))
+    counts = SceneDataset(store, "train", hold_out=held_out).class_counts(200)
+    assert counts[[3, 150]].tolist() == [0, 0] and counts.sum() > 0
+    validation = [SceneDataset(store, "val", hold_out=h)[0, 0].labels for h in (held_out, ())]
+    np.testing.assert_array_equal(*validation)
+    with pytest.raises(InputError, match=r"hold_out: chiar is no class of scannet200; did you mean chair"):
+        SceneDataset(store, "train", hold_out=["chiar"])
+    with pytest.raises(InputError, match="names chair twice"):
+        SceneDataset(store, "train", hold_out=["chair", "chair"])
 
 
 def test_annotation_by_scenes_keeps_a_list_of_scenes(store):

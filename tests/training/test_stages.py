@@ -1,6 +1,7 @@
 """Stages as modules: what their loss is made of, what they learn, what they refuse."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lground.data import SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import load_labels
 from lground.models import Model, load_model, save_model
-from lground.text import Anchors, save_anchors
+from lground.text import Anchors, load_anchors, save_anchors
 from lground.training.recipe import load_recipe
 from lground.training.score import sparse_input
 from lground.training.stages import build_stage
@@ -171,6 +172,24 @@ def test_the_bias_of_the_sigmoid_is_learned_and_kept(batch, forms):
 
 def finetuning(scenes, *changes: str, name: str = "Res16UNet14AR"):
     return stage("finetune", name, scenes, *changes)
+
+
+def test_a_held_out_name_takes_no_part(batch, wide, tmp_path):
+    """Neither in the projection nor in any loss; all other names do."""
+    held_out = LABELS.names.index("lamp")
+    line = "data.hold_out=[lamp]", "text.projection=pca"
+
+    def losses_of(anchors, name):
+        made = pretraining(anchors, *line, f"loss.name={name}", name="Res16UNet14AR_Proj").eval()
+        return float(made(batch, seeded()).detach())
+
+    plain = load_anchors(wide)
+    for changed, same in ((held_out, True), (0, False)):
+        vectors = plain.vectors.clone()
+        vectors[changed] = -3 * vectors[changed].flip(0)
+        save_anchors(replace(plain, vectors=vectors), tmp_path / "changed.safetensors")
+        for name in ("contrastive_ce", "contrastive"):
+            assert (losses_of(wide, name) == losses_of(tmp_path / "changed.safetensors", name)) == same
 
 
 def test_terms_of_fine_tuning_add_up(batch, scenes, weights):

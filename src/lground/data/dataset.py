@@ -1,6 +1,7 @@
 """Prepared scenes as a data set whose items depend on (seed, epoch, index) alone."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lground.data.attributes import Attributes, ChangeAttributes
 from lground.data.mixing import mix as mix_scenes
 from lground.data.objects import CLASSES, RareObjects
 from lground.data.pasting import BACKGROUND, Paste, Pasting
-from lground.data.reading import read_sample
+from lground.data.reading import held_out, read_sample
 from lground.data.scenes import Sample, VoxelScene
 from lground.data.transforms import PointTransform, Transforms
 from lground.errors import InputError
@@ -29,6 +30,7 @@ class SceneDataset(Dataset):
     annotation: a limited-annotation setting, for the train split only (other splits are always fully
         labelled): "object-0.05" or "scene-20" keep the labels of the annotated vertices, all others get
         label and instance -1; "scenes-0.10" keeps a list of scenes.
+    hold_out: names of classes that the train split shows as unlabelled, points and objects, whatever the annotation.
     voxel_size: metres. reduce: "first", "majority" or "agreed", see `voxelize_sample`.
     transforms: `training_transforms(...)`; without, `validation_transforms()`.
     cache: keep all scenes in memory, loaded now and shared with worker processes; for small sets.
@@ -49,6 +51,7 @@ class SceneDataset(Dataset):
         *,
         label_set: str = "scannet200",
         annotation: str | None = None,
+        hold_out: Sequence[str] = (),
         voxel_size: float = 0.02,
         transforms: Transforms = Transforms(),  # noqa: B008 (immutable)
         reduce: str = "first",
@@ -63,6 +66,7 @@ class SceneDataset(Dataset):
         self.folders: list[Path] = list_scenes(root, split, subset=annotation if by_scene else None)
         self.annotation = None if by_scene else annotation
         self.label_set = label_set
+        self.hold_out = held_out(label_set, hold_out) if split == "train" else ()
         self.voxel_size = voxel_size
         self.reduce = reduce
         self.seed = seed
@@ -112,7 +116,9 @@ class SceneDataset(Dataset):
         return self._cache[index] if self._cache is not None else self._load(index)
 
     def _load(self, index: int, copy: bool = False) -> Sample:
-        sample = read_sample(open_scene(self.folders[index]), self.label_set, self.annotation)
+        sample = read_sample(
+            open_scene(self.folders[index]), self.label_set, self.annotation, hold_out=self.hold_out
+        )
         if not copy:  # the arrays stay on disk until read
             return sample
         return replace(sample, points=np.array(sample.points), colors=np.array(sample.colors))
@@ -123,7 +129,7 @@ class SceneDataset(Dataset):
         objects = RareObjects(
             open_bank(root),
             {scene_name(folder): folder for folder in self.folders},
-            np.concatenate(wanted),
+            np.setdiff1d(np.concatenate(wanted), self.hold_out),
             label_set=self.label_set,
             annotation=self.annotation,
             weights=paste.weights,

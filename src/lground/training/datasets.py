@@ -26,6 +26,7 @@ def open_datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
         d.root,
         "train",
         annotation=d.annotation,
+        hold_out=d.hold_out,
         transforms=training_transforms(**asdict(recipe.augment)),
         seed=recipe.seed,
         **common,

@@ -20,8 +20,8 @@ from lground.errors import InputError
 from lground.scannet.limited import parse_setting
 
 SHARED = (  # with the pretraining that comes before
-    "data.root", "data.label_set", "data.annotation", "data.voxel_size", "data.workers", "text.anchors",
-    "precision", "devices", "num_nodes", "wandb", "seed",
+    "data.root", "data.label_set", "data.annotation", "data.hold_out", "data.voxel_size", "data.workers",
+    "text.anchors", "precision", "devices", "num_nodes", "wandb", "seed",
 )  # fmt: skip
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
@@ -43,6 +43,9 @@ class Data:
     root: str | None = None  # prepared scenes: <root>/{train,val}/<scene>/
     label_set: str = "scannet200"  # "scannet20" too
     annotation: str | None = None  # limited annotation: object-0.05, scene-20, scenes-0.10
+    hold_out: tuple[
+        str, ...
+    ] = ()  # classes to train without: unlabelled, and no text to draw points to or from
     voxel_size: float = 0.02  # metres
     reduce: Literal["first", "majority", "agreed"] = "first"  # which vertex speaks for a voxel
     batch_size: int = 8  # scenes per process and step

@@ -89,7 +89,7 @@ class Finetuning(Stage):
             model.anchors = text
             model.grounding = {"encoder": anchors.encoder, "prompt": anchors.prompt}
         if projecting is model and model.network.projection_layer is not None:  # nobody learned one
-            fix_projection(model)
+            fix_projection(model, self.seen)
         self.anchors = projecting.project(text)
         self.anchors = _rectified_as(model.network, self.anchors)
 
@@ -111,7 +111,10 @@ class Finetuning(Stage):
             parts["lovasz"] = loss.lovasz * losses.lovasz_softmax(logits, labels)
         if loss.language > 0:
             language = losses.language_cross_entropy(
-                features, labels, self.anchors, loss.temperature, reduction=loss.reduction
+                features,
+                *self.without_held_out(labels, self.anchors),
+                loss.temperature,
+                reduction=loss.reduction,
             )
             parts["language"] = loss.language * language
         return parts

@@ -34,7 +34,7 @@ class Pretraining(Stage):
         self.model.grounding = {"encoder": anchors.encoder, "prompt": anchors.prompt}
         self._check_width(recipe.network.name)
         if recipe.text.projection == "pca":
-            fix_projection(self.model)
+            fix_projection(self.model, self.seen)
         if recipe.network.weights:
             self._transfer(recipe)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
@@ -86,6 +86,7 @@ class Pretraining(Stage):
         self, features: Tensor, labels: Tensor, anchors: Tensor, generator: torch.Generator
     ) -> Tensor:
         loss = self.loss
+        labels, anchors = self.without_held_out(labels, anchors)
         if loss.name == "contrastive":
             negatives = losses.draw_negatives(labels, len(anchors), loss.negatives, generator=generator)
             return losses.language_contrastive_loss(features, labels, anchors, negatives, **self._hinges())
@@ -139,8 +140,8 @@ class Pretraining(Stage):
 
 
 @torch.no_grad()
-def fix_projection(model: Model) -> None:
-    """Project anchors by their own principal axes and keep that map: nothing can collapse, cosines stay close.
+def fix_projection(model: Model, seen: Tensor) -> None:
+    """Project anchors by the principal axes of those `seen` (K,), for good: nothing can collapse, cosines stay close.
 
     The anchors' mean is what all names of a language model share, so it is taken out.
     """
@@ -149,11 +150,12 @@ def fix_projection(model: Model) -> None:
         raise InputError(
             "text.projection=pca is for networks that project anchors (their names end in _Proj)"
         )
-    centred = model.anchors - model.anchors.mean(0)
-    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: layer.out_channels]  # (at most C, d_text)
+    mean = model.anchors[seen].mean(0)
+    centred = model.anchors[seen] - mean
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: layer.out_channels]  # (at most K, d_text)
     layer.weight.zero_()
     layer.weight[: len(axes)] = axes[:, :, None]
-    layer.bias.copy_(-layer.weight[:, :, 0] @ model.anchors.mean(0))
+    layer.bias.copy_(-layer.weight[:, :, 0] @ mean)
     layer.requires_grad_(False)
 
 

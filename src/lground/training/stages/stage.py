@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lground.data import Batch
+from lground.data.reading import held_out
 from lground.errors import InputError
 from lground.labels import LabelSet
 from lground.models import Model
@@ -44,6 +45,9 @@ class Stage(nn.Module):
             **arguments,
         )
         self.model.recipe = recipe.to_yaml()
+        kept = torch.ones(len(label_set), dtype=torch.bool)
+        kept[list(held_out(recipe.data.label_set, recipe.data.hold_out))] = False
+        self.register_buffer("seen", kept.nonzero()[:, 0], persistent=False)  # classes not held out
 
     def class_weight_table(self) -> list[dict]:
         """Class, points in the training labels and weight in the loss; empty for a loss without weights."""
@@ -61,6 +65,19 @@ class Stage(nn.Module):
     def parts(self) -> dict[str, float]:
         # Read when asked for: the forward pass need not wait for the GPU.
         return {name: float(term) for group in self._groups for name, term in group.items()}
+
+    def without_held_out(self, labels: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (N,), or (N, 2) with attributes, and anchors (C, ...) as if the set had the seen classes alone.
+
+        So no feature is drawn from a name that training must not know of either.
+        """
+        if len(self.seen) == len(anchors):
+            return labels, anchors
+        place = torch.full((len(anchors) + 1,), -1, device=labels.device)  # the last entry serves label -1
+        place[self.seen] = torch.arange(len(self.seen), device=labels.device)
+        if labels.ndim == 1:
+            return place[labels], anchors[self.seen]
+        return torch.stack([place[labels[:, 0]], labels[:, 1]], 1), anchors[self.seen]
 
     def weighted_parts(self, shares: Tensor) -> dict[str, float]:
         """`parts`, each times the share (K,) of its kind of voxel; 0 where that is 0, even of NaN."""
