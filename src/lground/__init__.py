@@ -18,6 +18,7 @@ _HOME = {
     "InputError": "lground.errors",
     "load_model": "lground.predict",
     "segment": "lground.predict",
+    "segment_words": "lground.predict",
     "query": "lground.predict",
 }
 _ROOMS = (

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lground.cli.outputs import check_outputs
+from lground.errors import InputError
 
 Scan = Annotated[Path, typer.Argument(help="Your scan: .ply .obj .pcd .las .laz .npz .npy, +Z up.")]
 Weights = Annotated[Path, typer.Option("--model", "-m", help="Run folder, .safetensors or published .ckpt.")]
@@ -28,6 +29,12 @@ Instances = Annotated[
     bool,
     typer.Option("--instances", help="Find objects, too: colour the PLY by them, describe them as JSON."),
 ]
+Words = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --instances: objects of any kind, named by the words of this file, one per line."
+    ),
+]
 
 
 def segment(
@@ -42,10 +49,12 @@ def segment(
     views: Views = 1,
     superpoints: Superpoints = None,
     instances: Instances = False,
+    words: Words = None,
 ):
     """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON.
 
     With --instances the PLY also has `instance`, and OUT.objects.json lists the objects: class, score, boxes.
+    With --words the classes are those words, and `label` is their index, -1 where there is no object.
     """
     from lground import predict
     from lground.scans import read_scan, write_scan
@@ -53,21 +62,25 @@ def segment(
     out = out or scan.with_name(f"{scan.stem}.labels.ply")
     check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",)})
     chosen = predict.choose_device(device)
+    if words is not None and not instances:
+        raise InputError(f"--words {words}: names objects; add --instances")
+    named = None if words is None else predict.read_words(words)
     room, loaded = read_scan(scan, units), predict.load_model(model, anchors)
     patches = None
     if superpoints is not None:
         auto = superpoints == "auto"
         patches = predict.mesh_superpoints(room) if auto else predict.read_superpoints(superpoints, len(room))
-    result = predict.segment(
-        loaded,
-        room,
+    options = dict(
         features=features is not None,
         voxel_size=voxel_size,
         device=chosen,
         views=views,
         superpoints=patches,
-        instances=instances,
     )
+    if named is None:
+        result = predict.segment(loaded, room, instances=instances, **options)
+    else:
+        result = predict.segment_words(loaded, room, named, **options)
     classes = predict.found_classes(room, result)
     if features is not None:
         result.save_features(features)

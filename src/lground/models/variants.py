@@ -78,6 +78,8 @@ VARIANTS: dict[str, Variant] = {
     "Res16UNet34Dv2": Variant(L34, CLIP, final_relu=False, head="two_step"),
     "Res16UNet34Dv3": Variant(L34, CLIP, final_relu=False, head="block"),
     "Res16UNet34GloVe": Variant(L34, (256, 128, 128, 100), final_relu=False),
+    # Keeps the projection of pretraining, so that what it finds can be named by any word; not of the original.
+    "insseg_Res16UNet14AR_Proj": Variant(L14, A14, final_relu=False, offsets=True, projection=True),
     **{f"insseg_{name}": Variant(v.layers, v.decoder_planes, offsets=True) for name, v in _INSTANCE.items()},
 }
 

@@ -26,8 +26,11 @@ class FoundClass:
 def found_classes(scan: Scan, result: Segmentation) -> list[FoundClass]:
     """The classes with at least one vertex, the largest surface first."""
     count, classes = len(result.label_set), result.label_set
-    vertices = np.bincount(result.classes, minlength=count)
-    scores = np.bincount(result.classes, weights=result.scores, minlength=count) / np.maximum(vertices, 1)
+    known = result.classes >= 0  # of a list of words, a vertex may have none
+    labels = result.classes[known]
+    vertices = np.bincount(labels, minlength=count)
+    scores = np.bincount(labels, weights=result.scores[known], minlength=count)
+    scores /= np.maximum(vertices, 1)
     shares = _surface_shares(scan, result)
     present = np.flatnonzero(vertices)
     return [
@@ -53,8 +56,9 @@ def _surface_shares(scan: Scan, result: Segmentation) -> np.ndarray:
         third = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
         areas = np.bincount(scan.faces.ravel(), weights=np.repeat(third, 3), minlength=len(scan))
         weights = areas if areas.any() else weights
-    shares = np.bincount(result.classes, weights=weights, minlength=len(result.label_set))
-    return shares / shares.sum()
+    known = result.classes >= 0
+    shares = np.bincount(result.classes[known], weights=weights[known], minlength=len(result.label_set))
+    return shares / weights.sum()
 
 
 def write_classes(classes: list[FoundClass], path: str | os.PathLike) -> None:

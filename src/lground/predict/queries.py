@@ -56,14 +56,24 @@ def _encode(model: Model, texts: Sequence[str]) -> torch.Tensor:
 
     if isinstance(texts, str) or not texts or not all(text.strip() for text in texts):
         raise InputError("query: give a list of one or more texts, none of them empty")
+    return check_width(model, encode_texts(list(texts), text_encoder(model)))
+
+
+def text_encoder(model: Model) -> str:
+    """The encoder that made the model's anchors; InputError for a model that was never grounded in language."""
     encoder = model.grounding.get("encoder")
     if model.anchors is None or not encoder:
         raise InputError(
             "the model is not grounded in language (its file names no text encoder): query a model from "
             "`lground pretrain`, or add --anchors made with the encoder it was trained with"
         )
-    vectors = torch.as_tensor(encode_texts(list(texts), encoder), dtype=torch.float32)
+    return encoder
+
+
+def check_width(model: Model, vectors: torch.Tensor) -> torch.Tensor:
+    """The same embeddings (T, d_text); InputError where the model cannot compare its features with them."""
     if vectors.shape[1] != text_width(model):
+        encoder = model.grounding.get("encoder")
         raise InputError(
             f"encoder '{encoder}' gives {vectors.shape[1]} numbers per text, the model needs "
             f"{text_width(model)}; name the encoder the model was trained with"

@@ -27,7 +27,8 @@ from lground.scans.raw import ensure_memory
 class Segmentation:
     """The classes of N vertices in M voxels.
 
-    labels: (N,) int64 class index. scores: (N,) float32, the (mean) soft-max probability of that class.
+    labels: (N,) int64 class index, -1 for none (`segment_words`). scores: (N,) float32, the (mean) soft-max
+    probability of that class.
     voxels: what the network saw in the plain view; `voxels.inverse` (N,) leads from vertices to rows of
     `voxel_features`, (M, d) float32, or None if they were not asked for. objects: among the N vertices, highest score
     first, or None if they were not asked for.

@@ -32,10 +32,16 @@ def oversegment(
     connected piece of the mesh is smaller.
     """
     edges = edges_of(faces, len(points))
-    weights = _weights(points, normals, edges)
+    return cut_edges(edges, _weights(points, normals, edges), len(points), k_threshold, min_vertices)
+
+
+def cut_edges(
+    edges: np.ndarray, weights: np.ndarray, count: int, k_threshold: float, min_vertices: int
+) -> np.ndarray:
+    """The same on any graph: segment of each of `count` vertices from edges (E, 2) and their weights (E,)."""
     order = np.argsort(weights, kind="stable")
     edges, weights = edges[order], weights[order]
-    parent, size = _join(edges, weights, len(points), k_threshold)
+    parent, size = _join(edges, weights, count, k_threshold)
     return _absorb_small(edges, parent, size, min_vertices)
 
 
