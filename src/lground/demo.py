@@ -23,11 +23,15 @@ QUERY, ANSWER = "where to sleep", "bed"  # the room shown is the one with most o
 
 
 def run_demo(
-    out: Path, seed: int = 0, *, rooms: tuple[int, int] = (40, 12), epochs: tuple[int, int] = (15, 10)
+    out: Path,
+    seed: int = 0,
+    *,
+    rooms: tuple[int, int] = (40, 12),
+    epochs: tuple[int, int, int] = (15, 10, 8),
 ) -> dict:
     """Write the demo to `out` and return what its `metrics.json` holds.
 
-    rooms: how many to train and to evaluate on. epochs: of pretraining and of fine-tuning.
+    rooms: how many to train and to evaluate on. epochs: of pretraining, of fine-tuning and of learning objects.
     Raises InputError when `out` holds something else than an earlier demo, or when a step fails.
     """
     start = time.monotonic()
@@ -35,7 +39,9 @@ def run_demo(
     with open(out / "log.txt", "w") as log, contextlib.redirect_stdout(log):
         room = _run_steps(out, seed, rooms, epochs)
     _draw(out, room)
+    _draw_objects(out, room)
     metrics = {"means": {run: _means(out / run) for run in ("pretrained", "ours", "scratch")}}
+    metrics["objects"] = _of_objects(out / "objects")
     metrics["seconds"] = round(time.monotonic() - start)
     write_json(out / "metrics.json", metrics)
     _print_results(metrics, out)
@@ -43,13 +49,12 @@ def run_demo(
 
 
 def _run_steps(
-    out: Path, seed: int, rooms: tuple[int, int], epochs: tuple[int, int]
+    out: Path, seed: int, rooms: tuple[int, int], epochs: tuple[int, int, int]
 ) -> scannet.PreparedScene:
     """All commands; what they print goes to the log. Returns the room that was labelled and queried."""
     raw, data, anchors = out / "raw", out / "data", out / "anchors.safetensors"
-    pretrained, ours, scratch = out / "pretrained", out / "ours", out / "scratch"
-    common = (f"data.root={data}", f"seed={seed}")
-    before, after = (*common, f"epochs={epochs[0]}"), (*common, f"epochs={epochs[1]}")
+    pretrained, ours, scratch, objects = (out / name for name in ("pretrained", "ours", "scratch", "objects"))
+    before, after, last = ((f"data.root={data}", f"seed={seed}", f"epochs={count}") for count in epochs)
 
     counts = f"--train {rooms[0]} --val {rooms[1]} --test 1 --size small --spacing 0.05 --seed {seed}"
     _step("synth", raw, *counts.split())
@@ -66,11 +71,14 @@ def _run_steps(
         ours,
     )
     _step("finetune", "demo", *after, "--out", scratch)
+    _step("instances", "demo", *last, f"network.weights={ours}", "--out", objects)
     for run in (pretrained, ours, scratch):
         _step("evaluate", run, data, "--out", run / "evaluation")
+    _step("evaluate", objects, data, "--instances", "--out", objects / "evaluation")
     room = _room_to_show(data)
     scan = raw / "scans" / room.name / f"{room.name}_vh_clean_2.ply"
     _step("segment", scan, "--model", ours, "--out", out / "labelled.ply")
+    _step("segment", scan, "--model", objects, "--instances", "--out", out / "objects.ply")
     _step("query", scan, QUERY, "--model", pretrained, "--out", out / "query.ply")
     return room
 
@@ -129,6 +137,32 @@ def _draw(out: Path, room: scannet.PreparedScene) -> None:
         shutil.copyfile(out / name / "evaluation" / "classes.png", out / "pictures" / f"classes-{name}.png")
 
 
+def _of_objects(run: Path) -> dict[str, float | None]:
+    """AP, AP50 and AP25 of the objects, and panoptic quality, each the mean over the classes present."""
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    ap = {name: metrics["objects"]["means"]["all"][name] for name in ("ap", "ap50", "ap25")}
+    return ap | {"pq": metrics["panoptic"]["means"]["all"]["pq"]}
+
+
+def _draw_objects(out: Path, room: scannet.PreparedScene) -> None:
+    """The same room in objects: the true ones, and those that were found."""
+    label_set = labels.load_labels("scannet200")
+    segment, instance = np.asarray(room.segment("scannet200")), np.asarray(room.instance)
+    counted = label_set.instance_class[segment] & (segment >= 0) & (instance >= 0)
+    _, first, number = np.unique(instance[counted], return_index=True, return_inverse=True)
+    true = np.full(len(segment), -1)
+    true[counted] = number
+    true_names = [label_set.names[label] for label in segment[counted][first]]
+    found = scans.read_scan(out / "objects.ply").extras["instance"].astype(np.int64)
+    listed = {entry["id"]: entry["class"] for entry in json.loads((out / "objects.objects.json").read_text())}
+    names = [listed.get(index, "") for index in range(found.max(initial=-1) + 1)]
+    pictures = [
+        (f"{len(true_names)} true objects", true, true_names),
+        (f"{len(listed)} objects found", found, names),
+    ]
+    report.draw_objects(out / "pictures" / "objects.png", np.asarray(room.coord), pictures)
+
+
 def _print_results(metrics: dict, out: Path) -> None:
     said = (out / "log.txt").read_text().splitlines()
     print("\n" + next(line for line in said if line.startswith(f'"{QUERY}"')))
@@ -137,6 +171,11 @@ def _print_results(metrics: dict, out: Path) -> None:
     for name, means in metrics["means"].items():
         cells = "".join(f"{'-' if v is None else format(100 * v, '.2f'):>8}" for v in means.values())
         print(f"{name:<12}{cells}")
+    said = (
+        f"{name.upper()} {'-' if v is None else format(100 * v, '.1f')}"
+        for name, v in metrics["objects"].items()
+    )
+    print("\nobjects in these rooms (%, means over the classes present): " + ", ".join(said))
     print(
         f"\n{metrics['seconds']} s. pictures: {out / 'pictures'}, what the commands said: {out / 'log.txt'}"
     )

@@ -14,19 +14,23 @@ from lground.errors import InputError
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     with open(out.parent / "screen.txt", "w") as screen, contextlib.redirect_stdout(screen):
-        run_demo(out, seed=3, rooms=(3, 2), epochs=(2, 1))
+        run_demo(out, seed=3, rooms=(3, 2), epochs=(2, 1, 1))
     return out
 
 
 def test_it_leaves_pictures_metrics_weights_and_the_labelled_scan(demo):
     assert {p.name for p in (demo / "pictures").iterdir()} == {
         "room.png",
+        "objects.png",
         "classes-ours.png",
         "classes-scratch.png",
     }
     metrics = json.loads((demo / "metrics.json").read_text())
     assert set(metrics["means"]) == {"pretrained", "ours", "scratch"}
     assert all(0 <= means["all"] <= 1 for means in metrics["means"].values())
+    assert set(metrics["objects"]) == {"ap", "ap50", "ap25", "pq"}
+    objects = json.loads((demo / "objects.objects.json").read_text())
+    assert f"{len(objects)} objects in objects.objects.json" in (demo / "log.txt").read_text()
     assert (demo / "ours" / "best.safetensors").exists() and (demo / "labelled.json").exists()
 
 

@@ -5,7 +5,16 @@ import pytest
 from matplotlib.image import imread
 
 from lground.labels import load_labels
-from lground.report import Camera, class_bars, cut_away, heat_colors, label_legend, panels, render_points
+from lground.report import (
+    Camera,
+    class_bars,
+    cut_away,
+    draw_objects,
+    heat_colors,
+    label_legend,
+    panels,
+    render_points,
+)
 
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 180, 30), (30, 30, 200), (128, 128, 128)
 
@@ -140,3 +149,23 @@ def test_class_bars(name, tmp_path):
     class_bars(tmp_path / "bars.png", labels.names, iou, labels.splits, labels.colors)
     assert min(imread(tmp_path / "bars.png").shape[:2]) > 300
     class_bars(tmp_path / "none.png", labels.names, np.full(len(labels), np.nan), {}, labels.colors)
+
+
+def test_objects_are_named_where_there_is_room(tmp_path, monkeypatch):
+    """The largest first; no name over another, or outside of the picture."""
+    from matplotlib.axes import Axes
+
+    written = []
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **_: written.append((text, x, y)))
+    points = np.random.default_rng(0).uniform(0, [4, 3, 0.1], (900, 3))
+    left, corner = points[:, 0] < 1.5, (points < [0.3, 0.3, 1]).all(axis=1)
+    instances = np.select([corner, left], [0, 1], 2)
+    draw_objects(tmp_path / "objects.png", points, [("found", instances, ["speck", "table", "bed"])] * 2)
+    first, second = written[: len(written) // 2], written[len(written) // 2 :]
+    assert first == second and [name for name, *_ in first][:2] == ["bed", "table"]
+    (_, *bed), (_, *table), *_ = first
+    assert np.linalg.norm(np.subtract(bed, table)) > 50
+    written.clear()
+    names = ["long enough", "to be in", "the other's way"]
+    draw_objects(tmp_path / "objects.png", points, [("all in the middle", np.arange(900) % 3, names)])
+    assert [name for name, *_ in written] == names[:1]

@@ -4,6 +4,7 @@ from lground.report.answers import draw_answers, paint_answers
 from lground.report.camera import Camera, cut_away
 from lground.report.charts import class_bars
 from lground.report.heat import heat_colors
+from lground.report.objects import draw_objects
 from lground.report.panels import label_legend, panels
 from lground.report.render import render_points
 from lground.report.scores import write_scores
@@ -13,6 +14,7 @@ __all__ = [
     "class_bars",
     "cut_away",
     "draw_answers",
+    "draw_objects",
     "heat_colors",
     "label_legend",
     "paint_answers",

@@ -11,8 +11,10 @@ from lground.report.camera import Camera
 from lground.report.render import draw
 
 Legend = list[tuple[str, tuple[int, int, int]]]
+Names = Sequence[tuple[str, np.ndarray]]  # texts and the points (3,), in metres, that they stand at
 DPI = 100
 TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's width
+CHARACTER = 6.5  # pixels, the width of one of a name
 
 
 def label_legend(labels: np.ndarray, names: Sequence[str], colors: np.ndarray, limit: int = 24) -> Legend:
@@ -32,11 +34,13 @@ def panels(
     size: tuple[int, int] = (640, 480),
     columns: int | None = None,
     view: str = "corner",
+    names: Sequence[Names] = (),
 ) -> None:
     """Write one PNG of panels (title, points (N, 3), colors (N, 3) uint8), seen by the first one's camera.
 
     size: (width, height) of each panel in pixels. columns: panels in a row (default: all up to three, else
-    two). legend: what `label_legend` returns, drawn below.
+    two). legend: what `label_legend` returns, drawn below. names: of the first panels, one list for each, written
+    where there is room, the earlier ones first.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -47,10 +51,13 @@ def panels(
     footer = LINE * -(-len(legend) // per_line) + 12 if legend else 0
     width, height = columns * size[0], rows * (size[1] + TITLE) + footer
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    for k, (title, picture) in enumerate(_paint_all(pictures, size, view)):
+    camera = Camera.look_at(np.asarray(pictures[0][1], dtype=np.float64), size, view)
+    for k, (title, picture) in enumerate(_paint_all(pictures, size, view, camera)):
         row, column = divmod(k, columns)
         left, top = column * size[0], height - row * (size[1] + TITLE)
-        _panel(figure, picture, title, left, top)
+        axes = _panel(figure, picture, title, left, top)
+        if k < len(names):
+            _write_names(axes, names[k], camera, size)
     for k, (name, color) in enumerate(legend or []):
         line, column = divmod(k, per_line)
         x, y = 16 + column * ENTRY, footer - LINE * (line + 0.5)
@@ -60,9 +67,8 @@ def panels(
 
 
 def _paint_all(
-    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], size: tuple[int, int], view: str
+    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], size: tuple[int, int], view: str, camera: Camera
 ) -> Iterator[tuple[str, np.ndarray]]:
-    camera = Camera.look_at(np.asarray(pictures[0][1], dtype=np.float64), size, view)
     drawn, drawing = None, None
     for title, points, colors in pictures:
         if points is not drawn:  # most often all panels show one scan
@@ -70,8 +76,8 @@ def _paint_all(
         yield title, drawing.paint(colors)
 
 
-def _panel(figure, picture: np.ndarray, title: str, left: int, top: int) -> None:
-    """Put a picture under its title, pixel on pixel, the panel's upper left corner at (left, top)."""
+def _panel(figure, picture: np.ndarray, title: str, left: int, top: int):
+    """Put a picture under its title, pixel on pixel, the panel's upper left corner at (left, top); its axes."""
     width, height = figure.get_size_inches() * DPI
     high, wide, _ = picture.shape
     axes = figure.add_axes((left / width, (top - TITLE - high) / height, wide / width, high / height))
@@ -79,6 +85,24 @@ def _panel(figure, picture: np.ndarray, title: str, left: int, top: int) -> None
     axes.set_axis_off()
     middle = (left + wide / 2) / width, (top - TITLE / 2) / height
     figure.text(*middle, title, ha="center", va="center", fontsize=13, color="0.15")
+    return axes
+
+
+def _write_names(axes, names: Names, camera: Camera, size: tuple[int, int]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    taken = np.empty((0, 4))  # left, top, right, bottom of the texts so far
+    for text, point in names:
+        x, y = camera.project(np.asarray(point, dtype=np.float64)[None])[0][0]
+        wide, high = CHARACTER * len(text) / 2, LINE / 3
+        box = np.array([x - wide, y - high, x + wide, y + high])
+        outside = box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]
+        meets = (np.maximum(taken[:, :2], box[:2]) < np.minimum(taken[:, 2:], box[2:])).all(axis=1)
+        if outside or meets.any():
+            continue
+        taken = np.vstack([taken, box])
+        edge = [withStroke(linewidth=2.5, foreground="white")]
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color="0.05", path_effects=edge)
 
 
 def save(figure, canvas, path: str | os.PathLike) -> None:
