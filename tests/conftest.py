@@ -4,6 +4,9 @@ import importlib.util
 import math
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and what they start does, too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -14,9 +17,19 @@ if HAS_TRITON and not torch.cuda.is_available():
     # while all kernels and what a launch imports are imported, and in tests with the fixture `kernels`.
     os.environ["TRITON_INTERPRET"] = "1"
     import triton.experimental.gluon  # noqa: F401
+    from triton.runtime.interpreter import InterpretedFunction
 
     from lground.sparse.kernels import autograd, normalization  # noqa: F401
 
+    def call(self, *arguments, _patched=set(), _call=InterpretedFunction.__call__, **options):  # noqa: B006
+        """A function that a kernel calls patches Triton's language for its module: once is enough, and every time
+        would take longer than what it computes."""
+        if self.fn.__module__ in _patched:
+            return self.rewrite()(*arguments, **options)
+        _patched.add(self.fn.__module__)
+        return _call(self, *arguments, **options)
+
+    InterpretedFunction.__call__ = call
     del os.environ["TRITON_INTERPRET"]
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from closeness import assert_close
 from torch import nn
 
 from lground.errors import InputError
@@ -48,14 +49,9 @@ def plainly(net, rows: torch.Tensor) -> list[torch.Tensor]:
         return outputs(copy.deepcopy(net).double(), rows)
 
 
-def assert_close(found: list[torch.Tensor], wanted: list[torch.Tensor], tolerance: float) -> None:
-    """Relative error, direction, and no preferred sign of the error."""
+def assert_all_close(found: list[torch.Tensor], wanted: list[torch.Tensor], tolerance: float) -> None:
     for a, b in zip(found, wanted, strict=True):
-        assert a.shape == b.shape
-        error, b = a.double() - b, b.double()
-        assert error.norm() <= tolerance * b.norm()
-        assert torch.cosine_similarity(a.double().flatten(), b.flatten(), 0) > 1 - tolerance
-        assert error.mean().abs() <= tolerance * b.abs().mean()
+        assert_close(a, b, tolerance)
 
 
 NETWORKS = {  # encoder, decoder, and what else
@@ -98,7 +94,7 @@ def test_layers_of_a_trunk_are_those_of_the_network(name, kernels, scan, device,
         with torch.no_grad():
             runs.append(layers(pyramid, features, arrivals, space[: layers.size(caps, caps, device)]))
     assert layers.width == wanted.shape[1] and runs[0].shape == (caps[0], layers.width)
-    assert_close([runs[0][: len(rows)]], [wanted], 2e-6)
+    assert_all_close([runs[0][: len(rows)]], [wanted], 2e-6)
     assert runs[0][: len(rows)].equal(runs[1][: len(rows)]) and not arrivals.any()
 
 
@@ -227,7 +223,7 @@ def test_variants(name, dtype, scan, device, graphs):
     rows = scan(20_000, scenes=2)
     with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         runs = [outputs(net, rows) for _ in range(2)]
-    assert_close(runs[0], plainly(net, rows), TOLERANCE[dtype])
+    assert_all_close(runs[0], plainly(net, rows), TOLERANCE[dtype])
     assert all(a.equal(b) for a, b in zip(*runs, strict=True))
 
 
@@ -276,7 +272,7 @@ def test_scenes_of_any_size_in_any_order(net, scan, graphs):
         kept = [outputs(net, rows) for rows in scenes]
         copies = [[t.clone() for t in result] for result in kept]
         for rows, result in zip(scenes, kept, strict=True):
-            assert_close(result, plainly(net, rows), TOLERANCE[torch.float32])
+            assert_all_close(result, plainly(net, rows), TOLERANCE[torch.float32])
         again = [outputs(net, rows) for rows in reversed(scenes)][::-1]
     for a, b, c in zip(kept, copies, again, strict=True):
         assert all(x.equal(y) and x.equal(z) for x, y, z in zip(a, b, c, strict=True))
@@ -292,7 +288,7 @@ def test_changed_weights_are_noticed(net, scan, device, graphs):
     def check(tolerance: float = TOLERANCE[torch.float32]) -> list[torch.Tensor]:
         with torch.no_grad():
             found = outputs(net, rows)
-        assert_close(found, plainly(net, rows), tolerance)
+        assert_all_close(found, plainly(net, rows), tolerance)
         return found
 
     before = check()
@@ -336,7 +332,7 @@ def test_hooks_are_called(net, scan):
             found = outputs(net, rows)
             hook.remove()
             assert seen == [name]
-            assert_close(found, wanted, TOLERANCE[torch.float32])
+            assert_all_close(found, wanted, TOLERANCE[torch.float32])
             seen.clear()
         outputs(net, rows)
         assert not seen
@@ -351,7 +347,7 @@ def test_a_level_that_needs_more_room_gets_it(net, scan, device, graphs):
     cloud, room = cloud.unique(dim=0).to(device), scan(3_000)
     with torch.no_grad():
         for rows in (room, cloud, room, cloud[:100], cloud):
-            assert_close(outputs(net, rows), plainly(net, rows), TOLERANCE[torch.float32])
+            assert_all_close(outputs(net, rows), plainly(net, rows), TOLERANCE[torch.float32])
 
 
 @gpu
@@ -370,8 +366,8 @@ def test_what_no_map_can_hold_is_refused_or_left_to_plain_pytorch(net, scan):
         with pytest.raises(InputError, match="batch index"):
             outputs(net, negative)
         far = rows.long() + torch.tensor([0, 10**6, 0, 0], device=rows.device)
-        assert_close(outputs(net, far), plainly(net, far), TOLERANCE[torch.float32])
-        assert_close(outputs(net, rows), plainly(net, rows), TOLERANCE[torch.float32])
+        assert_all_close(outputs(net, far), plainly(net, far), TOLERANCE[torch.float32])
+        assert_all_close(outputs(net, rows), plainly(net, rows), TOLERANCE[torch.float32])
 
 
 @gpu
@@ -439,7 +435,7 @@ def test_inference_mode(net, scan, n, graphs):
         assert all(a.equal(b) for a, b in zip(result, found[0], strict=True))
     with torch.inference_mode():
         made_there = fresh(lambda: build("Res16UNet14A", out_channels=20), rows.device)
-        assert_close(outputs(made_there, rows), found[0], TOLERANCE[torch.float32])
+        assert_all_close(outputs(made_there, rows), found[0], TOLERANCE[torch.float32])
         made_there.bn0.bn.running_mean.add_(1)
         assert not outputs(made_there, rows)[1].equal(found[0][1])
 
@@ -450,7 +446,7 @@ def test_with_gradients_layers_run_one_by_one(net, scan, replays):
     rows = scan(3_000)
     found = outputs(net, rows)
     assert not replays and found[0].requires_grad
-    assert_close([t.detach() for t in found], plainly(net, rows), TOLERANCE[torch.float32])
+    assert_all_close([t.detach() for t in found], plainly(net, rows), TOLERANCE[torch.float32])
 
 
 @gpu
@@ -460,7 +456,7 @@ def test_a_million_voxels(net, scan, graphs):
         found = outputs(net, rows)
         with plain():
             usual = outputs(net, rows)
-    assert_close(found, usual, 2 * TOLERANCE[torch.float16])
+    assert_all_close(found, usual, 2 * TOLERANCE[torch.float16])
 
 
 @gpu
@@ -471,7 +467,7 @@ def test_scenes_of_a_batch_are_those_alone(net, scan, graphs):
     with torch.no_grad():
         whole = net(SparseTensor(x, rows))[1].features.split([len(r) for r in alone])
         for part, r in zip(whole, alone, strict=True):
-            assert_close([part], [outputs(net, r)[1]], 2e-6)
+            assert_all_close([part], [outputs(net, r)[1]], 2e-6)
 
 
 @gpu
@@ -485,7 +481,7 @@ def test_tf32_is_a_plan_of_its_own(net, scan, graphs):
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
         assert all(a.equal(b) for a, b in zip(outputs(net, rows), precise, strict=True))
-    assert_close(fast, precise, 5e-3)
+    assert_all_close(fast, precise, 5e-3)
     assert not fast[1].equal(precise[1])
 
 

@@ -1,6 +1,5 @@
 """Golden layers of MinkowskiEngine, and small random voxel scenes."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,6 @@ def golden_arrays():
             return dict(file)
 
     return load
-
-
-@pytest.fixture(scope="session")
-def align():
-    """Row permutation between two sets of coordinates."""
-    spec = importlib.util.spec_from_file_location("golden_io", GOLDEN / "golden_io.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.align
 
 
 @pytest.fixture(scope="session")

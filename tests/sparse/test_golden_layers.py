@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden.golden_io import align
 
 from lground import sparse
 from lground.sparse import SparseTensor
@@ -53,7 +54,7 @@ def gradients(layer: torch.nn.Module) -> dict:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_GPU])])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", INDEX["cases"])
-def test_layer_equals_golden(name, dtype, device, golden_arrays, align):
+def test_layer_equals_golden(name, dtype, device, golden_arrays):
     case = INDEX["cases"][name]
     arrays = golden_arrays(case)
     layer = build(case, arrays, dtype).to(device)

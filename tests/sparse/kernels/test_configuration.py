@@ -1,6 +1,7 @@
 """Shapes of programs: they fit what they are for, and what was tuned is kept, or does no harm."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -168,24 +169,24 @@ def test_a_cache_that_cannot_be_read_does_no_harm(folder, monkeypatch):
     assert len(caught) == 1
 
 
-WRITER = """
-import sys, torch
-from lground.sparse.kernels import configuration as c
-from lground.sparse.kernels.shapes import Config
-for i in range(25):
-    c.store(torch.device("cpu"), {c.key(27, 32 * w, 32, "float16", int(sys.argv[1])): Config(32, 32, 4, 3, 1)
-            for w in range(1, 40)})
-"""
+def write(number: int) -> None:
+    warnings.simplefilter("error")
+    for _ in range(25):
+        store(CPU, {key(27, 32 * w, 32, "float16", number): Config(32, 32, 4, 3, 1) for w in range(1, 40)})
 
 
 def test_the_file_is_whole_whoever_writes_at_the_same_time():
-    writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", WRITER, str(1 << i)]) for i in range(3)]
+    forking = multiprocessing.get_context("fork")
+    writers = [forking.Process(target=write, args=(1 << i,)) for i in range(3)]
     seen = 0
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of processes that fork and have threads
+        for writer in writers:
+            writer.start()
         warnings.simplefilter("error")
-        while any(writer.poll() is None for writer in writers):
+        while any(writer.is_alive() for writer in writers):
             seen = max(seen, len(read(CPU)))
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert seen >= 39 and len(read(CPU)) % 39 == 0
     assert len(list(configuration.path(CPU).parent.iterdir())) == 1  # and nothing lies about
 

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from closeness import assert_close
 
 from lground.sparse import KernelMap, functional
 from lground.sparse.kernels.configuration import choose
@@ -64,16 +65,6 @@ def operands(twin: KernelMap, c_in: int, c_out: int, dtype=torch.float32) -> tup
 def expected(x, kernel, twin: KernelMap, epilogue: functional.Epilogue | None = None) -> torch.Tensor:
     """In float64."""
     return functional.sparse_convolution(x.double(), kernel.double(), twin, epilogue)
-
-
-def assert_close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    """Relative error, direction, and no preferred sign of the error."""
-    assert found.shape == wanted.shape
-    found, wanted = found.double(), wanted.double()
-    error = found - wanted
-    assert error.norm() <= tolerance * wanted.norm()
-    assert torch.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 1 - tolerance
-    assert error.mean().abs() <= tolerance * wanted.abs().mean()
 
 
 def default(tiles: Tiles, kernel: torch.Tensor) -> Config:

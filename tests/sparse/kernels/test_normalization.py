@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from closeness import assert_close
 from torch import nn
 
 from lground.sparse.kernels.normalization import batch_norm, plain_batch_norm
@@ -38,16 +39,6 @@ def run(function, norm, x, add, relu, gradient) -> dict[str, torch.Tensor]:
     y = function(inputs["x"], norm, inputs.get("add"), relu)
     y.backward(gradient.to(y.dtype))
     return {"y": y.detach()} | {k: v.grad for k, v in (inputs | dict(norm.named_parameters())).items()}
-
-
-def assert_close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    """Relative error, direction, and no preferred sign of the error."""
-    assert found.shape == wanted.shape
-    found, wanted = found.double().flatten(), wanted.double().flatten()
-    error = found - wanted
-    assert error.norm() <= tolerance * wanted.norm()
-    assert torch.cosine_similarity(found, wanted, 0, eps=0) > 1 - tolerance
-    assert error.mean().abs() <= tolerance * wanted.abs().mean()
 
 
 def compare(norm, x, add, relu, device, tolerance=None) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from closeness import assert_close
 
 from lground.sparse import KernelMap, SparseTensor, functional
 from lground.sparse.kernels import stem
@@ -55,16 +56,6 @@ def convolve(x, kernel, pyramid, window, dtype=None, rows=None, **epilogue) -> t
     return stem.stem_convolution(
         features, weights, pyramid, window, out, rows, **epilogue, precision=precision
     )
-
-
-def assert_close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    """Relative error, direction, and no preferred sign of the error."""
-    assert found.shape == wanted.shape
-    found, wanted = found.double(), wanted.double()
-    error = found - wanted
-    assert error.norm() <= tolerance * wanted.norm()
-    assert torch.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 1 - tolerance
-    assert error.mean().abs() <= tolerance * wanted.abs().mean()
 
 
 gpu = pytest.mark.gpu  # the interpreter has neither type

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from lground.models import build
+from lground.models import Res16UNet, Variant, res16unet
 from lground.sparse.kernels import configuration, problems, shapes, tuning
 from lground.sparse.kernels.problems import Layer, Problem, Scene, layers, surfaces
 from lground.sparse.kernels.shapes import Config
@@ -148,7 +148,8 @@ def test_layers_are_those_that_a_network_runs(scan, kernels, monkeypatch):
         return right(tiles, *layer)
 
     monkeypatch.setattr(autograd, "choose", choose)
-    network = build("Res16UNet14A").eval()
+    monkeypatch.setattr(res16unet, "ENCODER_PLANES", (32, 64, 64, 96))
+    network = Res16UNet(Variant((1,) * 8, (64, 64, 32, 96))).eval()
     voxels = scan(40)
     with torch.no_grad():
         network._features(SparseTensor(torch.rand(len(voxels), 3, device=voxels.device), voxels))
