@@ -7,9 +7,14 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and what they start does, too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 
+hypothesis.settings.register_profile(
+    "shared cores", deadline=None
+)  # a time says nothing while others compute
+hypothesis.settings.load_profile("shared cores")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 if HAS_TRITON and not torch.cuda.is_available():

@@ -306,7 +306,7 @@ def test_zero_features_and_certain_points_keep_finite_gradients(batch):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 8), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_negatives_are_other_classes(seed, classes, count, present_only):
     g = seeded(seed)
     labels = torch.randint(-1, classes, (40,), generator=g)
@@ -353,7 +353,7 @@ def test_points_are_drawn_by_class_and_confusion():
 
 
 @given(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=3, max_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_balancing_keeps_the_share_of_every_class(seed, ratios):
     labels = torch.randint(-1, 3, (50,), generator=seeded(seed))
     kept = losses.sample_for_balancing(labels, torch.tensor(ratios), generator=seeded(seed))

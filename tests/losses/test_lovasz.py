@@ -42,7 +42,7 @@ def slowly(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_the_extension_of_the_jaccard_loss(seed, points, classes):
     logits, labels = case(seed, points, classes)
     assert losses.lovasz_softmax(logits, labels).item() == pytest.approx(slowly(logits, labels), abs=1e-12)
@@ -54,7 +54,7 @@ def test_gradient_is_that_of_finite_differences():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_order_and_ignored_points_do_not_matter(seed):
     logits, labels = case(seed)
     value = losses.lovasz_softmax(logits, labels)

@@ -45,7 +45,7 @@ def test_the_made_up_scenes_are_neither_right_nor_wrong():
 
 
 @given(st.lists(st.integers(0, 50), max_size=6), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_of_scenes_changes_no_bit(seeds, random):
     shuffled = random.sample(seeds, len(seeds))
     one, other = (evaluated(map(scene, order)).scores() for order in (seeds, shuffled))
@@ -57,7 +57,7 @@ def test_the_order_of_scenes_changes_no_bit(seeds, random):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_only_the_order_of_scores_counts(seed):
     gt_ids, masks, labels, scores = scene(seed)
     one = evaluated([(gt_ids, masks, labels, scores)]).scores().table
@@ -66,7 +66,7 @@ def test_only_the_order_of_scores_counts(seed):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_numbers_of_objects_and_the_order_of_predictions_count_at_a_quarter_only(seed):
     gt_ids, masks, labels, scores = scene(seed)
     renumbered = np.where(gt_ids >= 2000, gt_ids // 1000 * 1000 + 9 - gt_ids % 1000, gt_ids)
@@ -77,7 +77,7 @@ def test_numbers_of_objects_and_the_order_of_predictions_count_at_a_quarter_only
 
 
 @given(st.integers(0, 1000), st.integers(1, 60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_truth_itself_scores_one(seed, min_vertices):
     gt_ids, *_ = scene(seed)
     ids = np.unique(gt_ids)

@@ -106,7 +106,7 @@ seeds = st.integers(0, 10**6)
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_truth_itself_scores_one(seed):
     labels, instances, *_ = draw_scene(random.Random(seed))
     scores = evaluated([[labels, instances, labels, instances]])
@@ -119,7 +119,7 @@ def test_the_truth_itself_scores_one(seed):
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_numbers_of_instances_and_those_of_stuff_mean_nothing(seed):
     r = random.Random(seed)
     scene = draw_scene(r)
@@ -136,7 +136,7 @@ def test_numbers_of_instances_and_those_of_stuff_mean_nothing(seed):
 
 
 @given(st.lists(seeds, max_size=5), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_scenes_changes_no_bit(chosen, random_):
     scenes = [draw_scene(random.Random(seed)) for seed in chosen]
     one, other = evaluated(scenes), evaluated(random_.sample(scenes, len(scenes)))

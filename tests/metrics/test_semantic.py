@@ -66,7 +66,7 @@ def test_unequal_lengths_and_wrong_matrices_are_refused():
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_matrix_is_the_count_and_adds_up_over_parts(data):
     n = data.draw(st.integers(0, 60))
     values = st.lists(st.integers(-2, 6), min_size=n, max_size=n)

@@ -99,7 +99,7 @@ def test_a_constant_classifier_stays_constant(classifier, scan, monkeypatch):
     np.testing.assert_allclose(voted.scores, plain.scores, rtol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(1, 9), st.integers(1, 4), st.integers(0, 999))
 def test_means_are_probabilities(vertices, voxels, classes, views, seed):
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def objects(draw):
     return coord, instance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(objects(), st.lists(st.floats(0.001, 1.0), min_size=1, max_size=3))
 def test_every_object_keeps_its_share_and_at_least_five(scene, fractions):
     coord, instance = scene
@@ -41,7 +41,7 @@ def test_every_object_keeps_its_share_and_at_least_five(scene, fractions):
     assert all((mask >= smallest).all() for mask in masks)  # more annotation contains less
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32), st.integers(1, 100))
 def test_farthest_points_follow_their_definition(size, count, seed, spread):
     points = np.random.default_rng(seed).integers(0, spread, (size, 3)).astype(np.float32)
@@ -53,7 +53,7 @@ def test_farthest_points_follow_their_definition(size, count, seed, spread):
         assert to_sample[chosen[k]] == pytest.approx(to_sample.max(), abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 2**32), st.integers(1, 30))
 def test_scene_points_are_annotated_ones_and_exactly_as_many_as_asked(size, count, seed, spread):
     rng = np.random.default_rng(seed)

@@ -96,7 +96,7 @@ def test_labels_ply_gives_the_20_classes_and_its_bad_ids_are_counted(tmp_path, m
     assert (said.raw_id == 0).all() and (said.instance == -1).all() and said.kind == "labels.ply"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["wall", "chair", "nonsense"]), st.sets(st.integers(0, 11))), max_size=8

@@ -180,7 +180,7 @@ def seeds(tmp_path_factory):
     return [save(folder / f"{k}.ply", *kind[:1], faces=kind[1]).read_bytes() for k, kind in enumerate(kinds)]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_bytes_give_a_scan_or_an_input_error(seeds, tmp_path_factory, data):
     content = bytearray(seeds[data.draw(st.integers(0, 3))])
@@ -214,7 +214,7 @@ def test_damaged_bytes_give_a_scan_or_an_input_error(seeds, tmp_path_factory, da
         assert 0 <= scan.faces.min() and scan.faces.max() < len(scan)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_bytes_after_the_magic(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.ply"

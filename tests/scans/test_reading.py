@@ -196,7 +196,7 @@ def test_lzf_references_repeat_what_was_unpacked():
         lzf_decompress(bytes([1]) + b"ab" + bytes([1 << 5, 9]), 5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_lzf_never_runs_away(content, size):
     try:

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import weakref
+from functools import cache
 
 import pytest
 import torch
@@ -67,6 +68,17 @@ def assert_same(found: SparseTensor, wanted: SparseTensor, tolerance: float = 1e
     (coordinates, features), (usual, wide) = by_voxel(found), by_voxel(wanted)
     assert coordinates.equal(usual) and found.stride == wanted.stride
     assert (features.double() - wide).norm() <= tolerance * wide.norm()
+
+
+@pytest.fixture(scope="module")
+def once(scan):
+    return cache(lambda: tensor(scan(100, scenes=2)))
+
+
+@pytest.fixture
+def room(once, kernels) -> SparseTensor:
+    """Two scenes whose maps several tests share."""
+    return once()
 
 
 def plainly(net: torch.nn.Module, x: SparseTensor) -> SparseTensor:
@@ -163,13 +175,13 @@ def width_of(net: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", [*KERNELS, *FALL_BACKS])
-def test_layers_with_and_without_a_kernel_are_right(name, scan, device, used):
+def test_layers_with_and_without_a_kernel_are_right(name, room, device, used):
     net = layer(KERNELS.get(name) or FALL_BACKS[name], device)
-    rows = scan(100, scenes=2)
+    rows = room.coordinates
+    x = room.with_features(tensor(rows, width_of(net)).features)
     if name == "generative":
         rows = rows * torch.tensor([1, 2, 2, 2], device=device)
-    x = tensor(rows, width_of(net))
-    if name == "generative":
+        x = tensor(rows, width_of(net))
         with pytest.raises(InputError, match="upsampled"):
             net(x)
         x = SparseTensor(x.features, rows.int(), stride=2)
@@ -212,8 +224,13 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def network(device) -> torch.nn.Module:
+    return build("Res16UNet14A").eval().to(device)
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_bad_coordinates_are_refused_by_the_first_layer_in_the_same_words(name, device):
+def test_bad_coordinates_are_refused_by_the_first_layer_in_the_same_words(name, network, device):
     rows = torch.tensor(BAD[name], device=device)
     with plain(), pytest.raises(InputError) as usual:
         tensor(rows)
@@ -223,7 +240,7 @@ def test_bad_coordinates_are_refused_by_the_first_layer_in_the_same_words(name, 
             make().to(device)(x)
         assert str(found.value) == str(usual.value)
     with pytest.raises(InputError) as found, torch.no_grad():
-        build("Res16UNet14A").eval().to(device)(tensor(rows, 3))
+        network(tensor(rows, 3))
     assert str(found.value) == str(usual.value)
 
 

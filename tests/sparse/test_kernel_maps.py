@@ -101,7 +101,7 @@ def test_maps_are_built_once_and_shared(scatter):
     assert manager.coarser(coarse, 2).stride == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 3), *[st.integers(-9, 9)] * 3), min_size=1, max_size=60, unique=True),
     st.sampled_from([2, 3, 4]),

@@ -65,7 +65,7 @@ def test_other_voxels_do_not_mix():
     assert cat(a, a.with_features(torch.ones(2, 3))).features.shape == (2, 4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.integers(0, 7), *[st.integers(-(2**18), 2**18)] * 3),

@@ -36,7 +36,7 @@ def test_thickened_holds_the_shape(shape):
     assert not lost.any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_a_box_tells_true_distances(seed):
     rng = np.random.default_rng(seed)

@@ -139,7 +139,7 @@ def test_other_content_is_named(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_pickles_only_ever_raise_input_errors(tmp_path_factory, data):
     whole = bytearray(pickle.dumps(VECTORS.numpy()))
     cut = data.draw(st.integers(0, len(whole)))

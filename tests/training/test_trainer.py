@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -132,30 +131,13 @@ def test_resumed_run_equals_the_uninterrupted_one(store, anchors, tmp_path):
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
 
 
-def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path):
-    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", "epochs=6")]
-    assert main([*line, "--out", str(tmp_path / "whole")]) == 0
+def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path, forked):
+    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", "epochs=4"), "--out"]
+    assert forked([*line, str(tmp_path / "whole")])[0] == 0
     out = tmp_path / "killed"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(2):
-        command = [
-            sys.executable,
-            "-m",
-            "lground",
-            *line,
-            "--out",
-            str(out),
-            *(["--resume"] if out.exists() else []),
-        ]
-        process = subprocess.Popen(
-            command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        while process.poll() is None and not (out / "last.ckpt").exists():
-            time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert main([*line, "--out", str(out), "--resume"]) == 0
+        forked([*line, str(out), "--resume"], signal.SIGKILL, random.uniform(0, 0.5), out / "last.ckpt")
+    assert forked([*line, str(out), "--resume"])[0] == 0
     assert same(tmp_path / "whole" / "last.safetensors", out / "last.safetensors")
 
 

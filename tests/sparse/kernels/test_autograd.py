@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import torch
@@ -45,12 +46,23 @@ class Hourglass(nn.Module):
 def room(scan):
     """`room(n, dtype)`: n voxels of two scenes, and colours; on each call new coordinates and new maps."""
 
-    def make(n: int = 110, dtype=torch.float32) -> SparseTensor:
+    def make(n: int = 60, dtype=torch.float32) -> SparseTensor:
         rows = scan(n, scenes=2)
         colours = torch.rand(len(rows), 3, generator=torch.Generator().manual_seed(0)) - 0.5
         return SparseTensor(colours.to(rows.device, dtype), rows)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def once(room):
+    return cache(room)
+
+
+@pytest.fixture
+def x(once, kernels) -> SparseTensor:
+    """For single layers: one room whose maps all tests share."""
+    return once(110)
 
 
 def fresh(make, device) -> nn.Module:
@@ -149,7 +161,7 @@ def test_a_network_errs_no_more_than_on_plain_pytorch(room, device, kind):
     assert error.mean().abs() <= 0.05 * error.std()  # no preferred sign
 
 
-@pytest.mark.parametrize("n", [110, pytest.param(20_000, marks=gpu)])
+@pytest.mark.parametrize("n", [60, pytest.param(20_000, marks=gpu)])
 def test_checkpointed_activations_change_nothing(room, device, n):
     net = fresh(Hourglass, device)
     usual = run(net, room(n))
@@ -160,7 +172,7 @@ def test_checkpointed_activations_change_nothing(room, device, n):
     assert equal(*({n: v for n, v in t.items() if n not in statistics} for t in (found, usual)))
 
 
-@pytest.mark.parametrize("n", [110, pytest.param(20_000, marks=gpu)])
+@pytest.mark.parametrize("n", [60, pytest.param(20_000, marks=gpu)])
 def test_steps_of_an_optimiser_lead_to_the_same_weights(room, device, n):
     nets = [fresh(Hourglass, device) for _ in range(2)]
     nets[1].double()
@@ -188,8 +200,7 @@ def test_frozen_weights_get_no_gradient_and_change_none(room, device):
 
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("channels", [3, 32])
-def test_features_that_require_a_gradient(room, device, channels, size):
-    x = room()
+def test_features_that_require_a_gradient(x, device, channels, size):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(len(x), channels, generator=generator).to(device)
     conv = fresh(lambda: SparseConv3d(channels, 32, size), device)
@@ -201,9 +212,8 @@ def test_features_that_require_a_gradient(room, device, channels, size):
     assert_close({"features": leaf.grad}, {"features": wide.grad}, 1e-6)
 
 
-def test_gradients_that_are_not_contiguous(room, device):
+def test_gradients_that_are_not_contiguous(x, device):
     """What comes from a transposed view or is expanded from a scalar."""
-    x = room()
     conv = fresh(lambda: SparseConv3d(32, 32, 3), device)
     features = torch.randn(len(x), 32, generator=torch.Generator().manual_seed(0)).to(device)
 
@@ -220,8 +230,7 @@ def test_gradients_that_are_not_contiguous(room, device):
     assert equal(gradients(lambda y: (y.t() * weights).sum()), gradients(lambda y: (y * weights.t()).sum()))
 
 
-def test_one_layer_twice_adds_its_gradients(room, device):
-    x = room()
+def test_one_layer_twice_adds_its_gradients(x, device):
     conv = fresh(lambda: SparseConv3d(32, 32, 3), device)
     features = torch.randn(len(x), 32, generator=torch.Generator().manual_seed(0)).to(device)
     loss_of(conv(conv(x.with_features(features)))).backward()
@@ -234,9 +243,8 @@ def test_one_layer_twice_adds_its_gradients(room, device):
 
 @pytest.mark.parametrize("channels", [3, 32])
 @pytest.mark.parametrize("add, relu", [(False, True), (True, True), (True, False)])
-def test_epilogues_of_layers(room, device, channels, add, relu):
+def test_epilogues_of_layers(x, device, channels, add, relu):
     """In inference; also of the stem, whose kernel adds nothing itself."""
-    x = room()
     kernel_map = x.manager.kernel_map(x.coordinate_map, x.coordinate_map, (3, 3, 3), (1, 1, 1))
     assert isinstance(kernel_map, PyramidMap)
     generator = torch.Generator().manual_seed(0)

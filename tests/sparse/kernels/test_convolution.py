@@ -79,8 +79,8 @@ WIDTHS = [(16, 16), (32, 32), (48, 32), (64, 64), (96, 96), (128, 128), (256, 96
 WIDTHS += [(32, 192), (192, 32), (64, 384), (384, 64)]
 
 
-def check_widths(pyramid: Pyramid, c_in: int, c_out: int, dtype) -> None:
-    tiles, twin = tiles_and_twin(pyramid, "same")
+def check_widths(pyramid: Pyramid, c_in: int, c_out: int, dtype, level: int = 0) -> None:
+    tiles, twin = tiles_and_twin(pyramid, "same", level)
     x, kernel = operands(twin, c_in, c_out, dtype)
     precision = "ieee"
     if dtype == "tf32":  # the tf32 matrix unit wants input channels side by side
@@ -93,7 +93,7 @@ def check_widths(pyramid: Pyramid, c_in: int, c_out: int, dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("c_in, c_out", WIDTHS)
 def test_widths(small, c_in, c_out, dtype):
-    check_widths(small, c_in, c_out, dtype)
+    check_widths(small, c_in, c_out, dtype, level=1)
 
 
 @pytest.mark.gpu
@@ -161,7 +161,7 @@ def test_what_was_in_memory_before_does_not_show(small):
 @pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize("scale, shift, add, relu", list(product([False, True], repeat=4)))
 def test_epilogues(small, scale, shift, add, relu, splits):
-    tiles, twin = tiles_and_twin(small, "same")
+    tiles, twin = tiles_and_twin(small, "same", 2)
     x, kernel = operands(twin, 16, 96)
     generator = torch.Generator().manual_seed(1)
     vector = torch.randn(2, 96, generator=generator).to(x.device)
@@ -241,10 +241,13 @@ def chosen() -> dict[Config, tuple[int, int, torch.dtype]]:
     return found
 
 
-@pytest.mark.parametrize("config", chosen(), ids=str)
+CHOSEN = chosen()
+
+
+@pytest.mark.parametrize("config", CHOSEN, ids=str)
 def test_defaults_are_right(small, config):
-    c_in, c_out, dtype = chosen()[config]
-    tiles, twin = tiles_and_twin(small, "same")
+    c_in, c_out, dtype = CHOSEN[config]
+    tiles, twin = tiles_and_twin(small, "same", 1)
     x, kernel = operands(twin, c_in, c_out, dtype)
     out = convolution(x, kernel, tiles, empty(tiles, kernel), config)
     assert_close(out[: len(x)], expected(x, kernel, twin), TOLERANCE[dtype])
