@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from matplotlib.image import imread
 import pytest
 
 from lground.cli import main
@@ -64,7 +65,9 @@ def test_segment_with_instances(pointing, pointing_weights, scan, scan_file, tmp
         assert -2 < entry["oriented_box"]["yaw"] < 2 and 0 <= entry["score"] <= 1
         assert "superpoints" not in entry
     assert (tmp_path / "out.json").exists()
-    assert main([str(word) for word in [*line, "--superpoints", patches]]) == 0
+    picture = tmp_path / "found.png"
+    assert main([str(word) for word in [*line, "--superpoints", patches, "--picture", picture]]) == 0
+    assert imread(picture).shape[1] == 3 * 640  # the scan, its classes, its objects
     snapped = json.loads((tmp_path / "out.objects.json").read_text())
     assert any(entry["superpoints"] for entry in snapped)
 

@@ -35,6 +35,7 @@ Words = Annotated[
         help="With --instances: objects of any kind, named by the words of this file, one per line."
     ),
 ]
+Picture = Annotated[Path | None, typer.Option(help="Also draw what was found, .png.")]
 
 
 def segment(
@@ -50,17 +51,18 @@ def segment(
     superpoints: Superpoints = None,
     instances: Instances = False,
     words: Words = None,
+    picture: Picture = None,
 ):
     """Label every vertex: a coloured PLY with `label` and `score`; the classes found, printed and as JSON.
 
     With --instances the PLY also has `instance`, and OUT.objects.json lists the objects: class, score, boxes.
     With --words the classes are those words, and `label` is their index, -1 where there is no object.
     """
-    from lground import predict
+    from lground import predict, report
     from lground.scans import read_scan, write_scan
 
     out = out or scan.with_name(f"{scan.stem}.labels.ply")
-    check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",)})
+    check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",), picture: (".png",)})
     chosen = predict.choose_device(device)
     if words is not None and not instances:
         raise InputError(f"--words {words}: names objects; add --instances")
@@ -88,6 +90,8 @@ def segment(
     if instances:
         objects = predict.found_objects(room, result, patches)
         predict.write_objects(objects, out.with_suffix(".objects.json"))
+    if picture is not None:
+        report.draw_segmentation(picture, room, result)
     write_scan(result.paint(room), out)
     _print_classes(classes)
     print(f"\n{len(room)} vertices labelled: {out}, classes in {out.with_suffix('.json').name}")
