@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
-from matplotlib.image import imread
 import pytest
+from matplotlib.image import imread
 
 from lground.cli import main
 from lground.predict import segment
