@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -45,8 +46,24 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, error
 
 
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """`refused(*arguments)`: the exit code and stderr of the benchmark in this process."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [str(CLAIM), *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            code = runpy.run_path(str(CLAIM / "__main__.py"))["main"]()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return code, capsys.readouterr().err
+
+    return run
+
+
 @pytest.mark.slow
-def test_a_killed_benchmark_goes_on_and_every_method_has_the_same_updates(anchors, tmp_path):
+def test_a_killed_benchmark_goes_on_and_every_method_has_the_same_updates(anchors, tmp_path, refused):
     line = ("--quick", "--methods", "scratch,language", "--annotations", "object-0.05", "--anchors", anchors)
     line = (*line, "--out", tmp_path)
     first = start(*line)
@@ -61,7 +78,7 @@ def test_a_killed_benchmark_goes_on_and_every_method_has_the_same_updates(anchor
     (done,) = results.glob("*.json")
     before = (done.name, done.stat().st_mtime_ns)
 
-    code, _, error = finish(start(*line, "--minutes", 0))
+    code, error = refused(*line, "--minutes", 0)
     assert code == 0 and "1 of 2 runs are left" in error
     code, out, error = finish(start(*line))
     assert code == 0, error
@@ -79,7 +96,7 @@ def test_a_killed_benchmark_goes_on_and_every_method_has_the_same_updates(anchor
         assert all(0 <= means["all"]["mean_iou"] <= 1 for means in result["scores"].values())
     assert (tmp_path / "claim.md").read_text().strip() == out.strip()
     assert not list((tmp_path / "work" / "runs").glob("*/"))  # weights are thrown away
-    code, _, error = finish(start(*line, "--set", "optimizer.lr=0.5"))
+    code, error = refused(*line, "--set", "optimizer.lr=0.5")
     assert code == 2 and "other settings" in error and error.count("\n") == 1
 
 
@@ -168,7 +185,7 @@ def test_no_run_starts_that_would_end_too_late():
     from turns import Turns
 
     jobs = [{"name": str(n), "method": "ours"} for n in range(3)]
-    turns = Turns(2, time.monotonic() + 10, lambda job: 20)
+    turns = Turns(2, time.monotonic() + 10, lambda job: 20, gpus=[])
     assert turns.run(jobs) == jobs and not turns.running
 
 
@@ -202,6 +219,6 @@ def test_rooms_are_counted(tmp_path):
         (("--methods", "scratch", "--anchors", "/none.safetensors"), "/none.safetensors"),
     ],
 )
-def test_one_clear_line(options, words, tmp_path):
-    code, _, error = finish(start("--quick", *options, "--out", tmp_path / "out"))
+def test_one_clear_line(options, words, tmp_path, refused):
+    code, error = refused("--quick", *options, "--out", tmp_path / "out")
     assert code == 2 and words in error and error.count("\n") == 1

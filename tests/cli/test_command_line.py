@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -61,11 +62,14 @@ def test_doctor_says_what_to_install(capsys, monkeypatch):
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     out = tmp_path / "rooms"
     command = [sys.executable, "-m", "lground", "synth", str(out), "--train", "40", "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heeding = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # also where these tests run in the background
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     while not list(tmp_path.iterdir()):  # until the work has begun
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted" in error
     assert list(tmp_path.iterdir()) == []

@@ -56,7 +56,7 @@ def assert_all_close(found: list[torch.Tensor], wanted: list[torch.Tensor], tole
 
 NETWORKS = {  # encoder, decoder, and what else
     "as wide as the encoder": ((32, 32, 32, 32), Variant((1,) * 8, (32,) * 4), {}),
-    "wider decoder": ((32, 32, 64, 32), Variant((1,) * 8, (384, 32, 96, 64)), {}),
+    "wider decoder": ((32, 32, 64, 32), Variant((1,) * 8, (128, 32, 96, 64)), {}),
     "signed, several blocks": (
         (32, 32, 64, 32),
         Variant((2, 1, 1, 2, 1, 2, 1, 2), (64, 32, 32, 96), final_relu=False),
