@@ -421,6 +421,26 @@ def test_class_weights():
     assert losses.inverse_log_frequency(torch.zeros(3)).isfinite().all()
 
 
+def test_a_classifier_trained_with_the_prior_added_does_without_it():
+    """On features that say nothing, plain cross-entropy learns the prior; adjusted by all of it, nothing is left."""
+    counts = torch.tensor([700, 250, 50])
+    labels, prior = torch.repeat_interleave(torch.arange(3), counts), losses.log_prior(counts)
+    assert prior.exp().sum().item() == pytest.approx(1)
+    assert losses.log_prior(torch.tensor([99, 0])).tolist() == pytest.approx([0.0, -math.log(99)])
+    for tau, expected in ((0.0, prior), (1.0, torch.zeros(3)), (0.4, 0.6 * prior)):
+        bias = torch.zeros(3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([bias], max_iter=50)
+
+        def loss(bias=bias, optimizer=optimizer, tau=tau):
+            optimizer.zero_grad()
+            value = losses.cross_entropy((bias + tau * prior).expand(1000, 3), labels)
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        torch.testing.assert_close(bias - bias.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-3)
+
+
 def test_attribute_projections_fit_recovers_linear_maps():
     g = seeded(2)
     names = torch.randn(60, 1, 8, generator=g)

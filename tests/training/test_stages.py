@@ -170,6 +170,19 @@ def test_the_bias_of_the_sigmoid_is_learned_and_kept(batch, forms):
     assert pretraining(forms, "loss.name=contrastive").bias is None
 
 
+@pytest.mark.parametrize("name", ["contrastive_ce", "sigmoid"])
+def test_a_learned_temperature_starts_where_the_fixed_one_is(batch, forms, name):
+    fixed = pretraining(forms, f"loss.name={name}", "loss.temperature=0.05")
+    made = pretraining(forms, f"loss.name={name}", "loss.temperature=0.05", "loss.temperature_learned=true")
+    loss = made(batch, seeded())
+    torch.testing.assert_close(loss, fixed(batch, seeded()))
+    loss.backward()
+    assert made.log_scale.grad.abs() > 0 and "log_scale" in made.state_dict() and fixed.log_scale is None
+    with torch.no_grad():
+        made.log_scale.fill_(9.0)
+    assert made.temperature.item() == pytest.approx(0.01)  # the coldest
+
+
 def finetuning(scenes, *changes: str, name: str = "Res16UNet14AR"):
     return stage("finetune", name, scenes, *changes)
 
@@ -296,6 +309,21 @@ def test_the_table_of_class_weights_is_counted_in_the_training_labels(scenes, st
     assert finetuning(scenes).class_weight_table() == []
 
 
+def test_logits_are_adjusted_in_training_alone(scenes, batch):
+    plain = finetuning(scenes).eval()
+    made = finetuning(scenes, "loss.logit_adjustment=0.5", "loss.lovasz=1").eval()
+    logits, _ = made.model(sparse_input(batch))
+    torch.testing.assert_close(logits, plain.model(sparse_input(batch))[0])
+    made(batch, seeded())
+    prior = losses.log_prior(torch.from_numpy(scenes.class_counts(200)))
+    expected = (
+        losses.cross_entropy(logits + 0.5 * prior, batch.labels),
+        losses.lovasz_softmax(logits, batch.labels),
+    )
+    assert list(made.parts.values()) == pytest.approx([term.item() for term in expected], rel=1e-5)
+    assert made.class_weight_table() == []
+
+
 @pytest.fixture(scope="module")
 def of_other_classes(tmp_path_factory):
     """Weights with a classifier, and weights with anchors, of ScanNet20."""
@@ -348,6 +376,8 @@ def test_what_does_not_fit_is_said_in_one_line(scenes, weights, forms, wide, of_
         (lambda: finetuning(scenes, "network.classifier_only=true", "loss.language=1", grounded), "freezes"),
         (lambda: finetuning(scenes, "loss.name=focal", "loss.label_smoothing=0.1"), "cross_entropy"),
         (lambda: finetuning(scenes, "attributes.mode=raw"), "pretraining"),
+        (lambda: finetuning(scenes, "loss.temperature_learned=true"), r"loss\.language"),
+        (lambda: pretraining(forms, "loss.temperature_learned=true", "loss.name=l2"), "no temperature"),
     ]
     for make, words in wrong:
         with pytest.raises(InputError, match=words) as error:

@@ -18,6 +18,7 @@ from lground.losses.language import (
     language_cross_entropy,
     language_sigmoid,
     sigmoid_bias,
+    temperature_of,
 )
 from lground.losses.lovasz import lovasz_softmax
 from lground.losses.offsets import object_centers, offset_direction_loss, offset_norm_loss, offset_targets
@@ -33,7 +34,7 @@ from lground.losses.segmentation import (
     soft_iou_loss_per_point,
 )
 from lground.losses.simsiam import point_simsiam, supervised_simsiam
-from lground.losses.weights import inverse_log_frequency, log_frequency
+from lground.losses.weights import inverse_log_frequency, log_frequency, log_prior
 
 __all__ = [
     "AttributeProjections",
@@ -55,6 +56,7 @@ __all__ = [
     "language_cross_entropy",
     "language_sigmoid",
     "log_frequency",
+    "log_prior",
     "lovasz_softmax",
     "object_centers",
     "offset_direction_loss",
@@ -69,4 +71,5 @@ __all__ = [
     "soft_iou_loss",
     "soft_iou_loss_per_point",
     "supervised_simsiam",
+    "temperature_of",
 ]

@@ -200,7 +200,7 @@ def language_cross_entropy(
     features: Tensor,
     labels: Tensor,
     anchors: Tensor,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,
     *,
     similarity: Literal["cos", "l2", "l2_inverted"] = "cos",
     reduction: Reduction = "mean",
@@ -237,6 +237,18 @@ def _own_form_cosines(features: Tensor, labels: Tensor, anchors: Tensor) -> Tens
     return cosines.scatter_(1, own[:, None], positive[:, None])
 
 
+COLDEST = 0.01  # CLIP's bound
+
+
+def temperature_of(log_scale: Tensor) -> Tensor:
+    """The temperature that a learned number stands for, from `log_scale` = -ln(temperature); not below 0.01.
+
+    As CLIP learns it (Radford et al., ICML 2021, section 2.5). A fixed one bounds how far names that lie close together
+    can be told apart: at cosines of c between two anchors their logits differ by at most (1 - c) / temperature.
+    """
+    return torch.exp(-log_scale).clamp(min=COLDEST)
+
+
 def sigmoid_bias(num_classes: int) -> float:
     """-ln(C - 1): the bias at which an uninformed feature (all cosines 0) has probability 1 / C for each class."""
     return -math.log(max(num_classes - 1, 1))
@@ -248,7 +260,7 @@ def language_sigmoid(
     labels: Tensor,
     anchors: Tensor,
     bias: float | Tensor | None = None,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,
     *,
     reduction: Reduction = "mean",
 ) -> Tensor:

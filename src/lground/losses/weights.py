@@ -29,3 +29,13 @@ def log_frequency(counts: Tensor) -> Tensor:
     """
     logs = torch.log(counts.double().clamp(min=1))
     return (logs / logs.sum().clamp(min=1e-12)).float()
+
+
+def log_prior(counts: Tensor) -> Tensor:
+    """Log of the share of each class in the training labels (C,) float32; that of one point for a class without any.
+
+    Added to logits while training, times tau, it lets a classifier learn what speaks for a class apart from how
+    frequent it is: the prior is taken out where the classifier is used, and rare classes gain (Menon et al., Long-tail
+    learning via logit adjustment, ICLR 2021, eq. 10).
+    """
+    return torch.log(counts.double().clamp(min=1) / counts.sum().clamp(min=1)).float()

@@ -108,8 +108,10 @@ class Loss:
         "mean"  # over labelled voxels, or over all as the original's code
     )
     temperature: float = 0.07  # contrastive_ce; the original's code has none, that is 1
+    temperature_learned: bool = False  # it only starts there, as CLIP's does; sigmoid's too
     gamma: float = 2.0  # focal
     label_smoothing: float = 0.0  # cross_entropy
+    logit_adjustment: float = 0.0  # how far logits are lowered by how rare their class is, while training
     lovasz: float = 0.0  # weight of the Lovász-softmax loss beside it
     language: float = (
         0.0  # weight of the language loss, kept in fine-tuning; its temperature is the one above

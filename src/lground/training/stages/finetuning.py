@@ -22,7 +22,8 @@ CLASS_WEIGHTS = {"inverse_log": losses.inverse_log_frequency, "log": losses.log_
 class Finetuning(Stage):
     """A classifier on the features, by cross-entropy or focal loss, with further terms by weight.
 
-    loss.lovasz: the Lovász-softmax loss of the same logits. loss.language: features are held at the text anchors
+    loss.logit_adjustment: cross-entropy and focal loss see logits plus so many times the log prior of the classes.
+    loss.lovasz: the Lovász-softmax loss of the logits themselves. loss.language: features are held at the text anchors
     of their classes, too, by soft-max over all classes; the anchors stay as pretraining projected them.
     """
 
@@ -47,11 +48,15 @@ class Finetuning(Stage):
         if self.classifier_only:
             network.requires_grad_(False)
             network.final.requires_grad_(True)
-        self.class_counts, weights = None, None
-        if recipe.loss.class_weights != "none":
+        self.class_counts, weights, prior = None, None, None
+        if recipe.loss.class_weights != "none" or recipe.loss.logit_adjustment:
             self.class_counts = torch.from_numpy(train_set.class_counts(len(label_set)))
+        if recipe.loss.class_weights != "none":
             weights = CLASS_WEIGHTS[recipe.loss.class_weights](self.class_counts)
+        if recipe.loss.logit_adjustment:
+            prior = recipe.loss.logit_adjustment * losses.log_prior(self.class_counts)
         self.register_buffer("class_weights", weights)
+        self.register_buffer("prior", prior, persistent=False)  # (C,), added to logits
 
     def _start(self, pretrained: Model, recipe: Recipe, train_set: SceneDataset) -> None:
         """Load the weights that the recipe names, all but a classifier of other classes."""
@@ -113,7 +118,7 @@ class Finetuning(Stage):
             language = losses.language_cross_entropy(
                 features,
                 *self.without_held_out(labels, self.anchors),
-                loss.temperature,
+                self.temperature,
                 reduction=loss.reduction,
             )
             parts["language"] = loss.language * language
@@ -121,6 +126,7 @@ class Finetuning(Stage):
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = self.loss
+        logits = logits if self.prior is None else logits + self.prior
         common = {"weights": self.class_weights, "reduction": loss.reduction}
         if loss.name == "focal":
             return losses.focal_loss(logits, labels, gamma=loss.gamma, **common)
@@ -128,7 +134,7 @@ class Finetuning(Stage):
 
     def class_weight_table(self) -> list[dict]:
         """Class, labelled points in the training scenes and weight, where the loss has weights; else empty."""
-        if self.class_counts is None:
+        if self.class_weights is None:
             return []
         labels = self.model.label_set
         columns = labels.ids.tolist(), labels.names, self.class_counts.tolist(), self.class_weights.tolist()
@@ -150,6 +156,8 @@ def _check_recipe(recipe: Recipe) -> None:
         raise InputError(
             "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"
         )
+    if loss.temperature_learned and not loss.language:
+        raise InputError("loss.temperature_learned is of the language loss: give loss.language a weight")
     if network.classifier_only and loss.language > 0:
         raise InputError("loss.language moves features, but network.classifier_only freezes them: set one")
     if loss.name == "focal" and loss.label_smoothing > 0:

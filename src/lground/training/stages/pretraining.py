@@ -28,6 +28,8 @@ class Pretraining(Stage):
             raise InputError(
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
             )
+        if recipe.loss.temperature_learned and recipe.loss.name not in ("contrastive_ce", "sigmoid"):
+            raise InputError(f"loss.temperature_learned: loss.name={recipe.loss.name} has no temperature")
         anchors = load_anchors(recipe.text.anchors, names=label_set.names)
         super().__init__(recipe, label_set, representation_only=True, anchor_channels=anchors.plain.shape[1])
         self.model.anchors = anchors.plain
@@ -92,11 +94,11 @@ class Pretraining(Stage):
             return losses.language_contrastive_loss(features, labels, anchors, negatives, **self._hinges())
         if loss.name == "contrastive_ce":
             return losses.language_cross_entropy(
-                features, labels, anchors, loss.temperature, reduction=loss.reduction
+                features, labels, anchors, self.temperature, reduction=loss.reduction
             )
         if loss.name == "sigmoid":
             return losses.language_sigmoid(
-                features, labels, anchors, self.bias, loss.temperature, reduction=loss.reduction
+                features, labels, anchors, self.bias, self.temperature, reduction=loss.reduction
             )
         return losses.embedding_regression(features, labels, anchors, reduction=loss.reduction)
 

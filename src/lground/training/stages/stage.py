@@ -3,9 +3,12 @@
 A stage is one module whose forward pass is the loss, so that gradient synchronisation and autocast wrap all of it.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from lground import losses
 from lground.data import Batch
 from lground.data.reading import held_out
 from lground.errors import InputError
@@ -35,6 +38,9 @@ class Stage(nn.Module):
                 f"loss.name={recipe.loss.name}: {recipe.stage} takes {', '.join(self.allowed_losses)}"
             )
         self.loss = recipe.loss
+        self.log_scale = None
+        if recipe.loss.temperature_learned:
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.loss.temperature)))
         self._groups: tuple[dict[str, Tensor], ...] = ()
         self.model = Model.fresh(
             recipe.network.name,
@@ -60,6 +66,11 @@ class Stage(nn.Module):
     def counted(self, batch: Batch) -> Tensor:
         """Of how many voxels of `batch` each entry of its loss is the mean, (K,) int64."""
         return (batch.labels >= 0).sum()[None]
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """Of the language loss over all classes."""
+        return self.loss.temperature if self.log_scale is None else losses.temperature_of(self.log_scale)
 
     @property
     def parts(self) -> dict[str, float]:
