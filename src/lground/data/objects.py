@@ -13,6 +13,7 @@ from lground.scannet import Bank, open_scene
 
 CLASSES = {"tail": ("tail",), "common_tail": ("common", "tail")}
 WEIGHTS = ("inverse", "uniform")
+IN_MEMORY = 2**23  # vertices, 330 MB; tail objects of ScanNet are fewer
 
 
 class RareObjects:
@@ -22,7 +23,8 @@ class RareObjects:
     annotation: with limited annotation only objects of which a label is seen are drawn, only that label comes
     along, and the frequencies are those of the labels that are seen. (The shape is that of the whole object.)
     weights: a class is drawn by 1 / its points ("inverse") or all alike ("uniform"), then an object of it.
-    cache: keep the objects in memory.
+    cache: keep the objects in memory. So they are, too, when they have at most `IN_MEMORY` vertices: opening a
+    scene for each object would take longer than all else that pasting does.
 
     Raises InputError where the bank does not cover the scenes, or holds no object of the wanted classes.
     """
@@ -58,7 +60,7 @@ class RareObjects:
         weight = 1 / np.add.reduceat(points[order], starts) if weights == "inverse" else np.ones(len(starts))
         self._probabilities = weight / weight.sum()
         self._cache: dict[int, Sample] | None = None
-        if cache:
+        if cache or bank.vertices[self._rows].sum() <= IN_MEMORY:
             self._cache = {int(row): self._load(row) for row in track(self._rows, "Loading rare objects")}
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Sample]:

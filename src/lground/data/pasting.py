@@ -20,7 +20,7 @@ SCALE = (0.9, 1.1)
 FINEST = 0.02  # metres; vertices lie about so far apart, smaller cells would be full of holes
 LEVEL = 0.05  # metres below an object's lowest point within which the ground still carries it
 CARRIED = 0.75  # share of the footprint that must be carried
-HIGHEST = 2.0  # metres above the floor; nothing is put on ceilings, or on walls and cupboards as high as they
+HIGHEST = 2.0  # metres above the floor; what is higher, such as ceilings, carries nothing but must not be met
 BACKGROUND = ("wall", "floor", "ceiling")  # whose boxes hold the room
 MAX_CELLS = 2**24  # of a height map: at 2 cm 80 m by 80 m
 
@@ -52,11 +52,11 @@ class Pasting:
     """Append objects to a scene, standing on what is there and meeting no box of an object.
 
     Each is turned about z and scaled by 0.9 to 1.1, then tried at random places within the scene's extent. It
-    stands on the highest ground below its footprint: at least three quarters of the footprint must be ground no
-    more than 5 cm lower, so nothing hangs over the edge of a table or stands on a chair's back, and what the
-    scanner did not see carries nothing. Boxes may touch. A place is refused where the object's box would reach
-    into the box of an object of the scene (as far as instances are known; walls, floors and ceilings are no
-    objects) or of one pasted before; an object without a place is left out.
+    stands on the highest ground below its footprint, ceilings and whatever else is above 2 m left out: at least
+    three quarters of the footprint must be ground no more than 5 cm lower, so nothing hangs over the edge of a
+    table or stands on a chair's back, and what the scanner did not see carries nothing. Boxes may touch. A place is
+    refused where the object's box would reach into the box of an object of the scene (as far as instances are known;
+    walls, floors and ceilings are no objects) or of one pasted before; an object without a place is left out.
 
     The original takes the height at one point, pastes at the last place if all tries fail, lets pasted objects
     overlap, and pastes voxels that it then rotates and floors again.
@@ -111,13 +111,16 @@ def object_boxes(sample: Sample, background: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The highest z of each column of a scene, spread over two cells around it."""
+    """What each column of a scene has to stand on, and what is above that."""
 
     origin: np.ndarray  # (2,) float32, the lowest x and y
     extent: np.ndarray  # (2,) float32, metres
     cell: np.float32  # metres
-    heights: np.ndarray  # (X, Y) float32, -inf where there is nothing
-    floor: float  # the height that 1 % of the columns do not reach
+    heights: (
+        np.ndarray
+    )  # (X, Y) float32: the highest z up to `top` within two cells, -inf where there is nothing
+    overhead: np.ndarray  # (X, Y) float32: the lowest z above `top`, inf where there is nothing
+    top: float  # HIGHEST above the floor, which is the height that 1 % of the vertices do not reach
 
     @classmethod
     def of(cls, points: np.ndarray, cell: float) -> "Ground":
@@ -133,11 +136,15 @@ class Ground:
         columns, rows = ((values - low) / cell for values, low in zip((x, y), origin, strict=True))
         columns, rows = columns.astype(np.int64), rows.astype(np.int64)
         shape = columns.max() + 1, rows.max() + 1
+        column = columns * shape[1] + rows
+        top = np.partition(z, len(z) // 100)[len(z) // 100] + np.float32(HIGHEST)
+        high = z > top
         heights = np.full(shape[0] * shape[1], -np.inf, dtype=np.float32)
-        np.maximum.at(heights, columns * shape[1] + rows, z)
-        occupied = heights[heights > -np.inf]
-        floor = np.partition(occupied, len(occupied) // 100)[len(occupied) // 100]
-        return cls(origin, extent, cell, _spread(heights.reshape(shape)), float(floor))
+        np.maximum.at(heights, column, np.where(high, np.float32(-np.inf), z))
+        overhead = np.full_like(heights, np.inf)
+        above = np.flatnonzero(high)
+        np.minimum.at(overhead, column[above], z[above])
+        return cls(origin, extent, cell, _spread(heights.reshape(shape)), overhead.reshape(shape), float(top))
 
     def find_place(
         self, size: np.ndarray, boxes: np.ndarray, tries: int, rng: np.random.Generator
@@ -153,10 +160,12 @@ class Ground:
         corners = self.origin + rng.random((tries, 2), dtype=np.float32) * room  # (T, 2)
         cells = np.ceil(size[:2] / self.cell).astype(np.int64) + 2
         first = ((corners - self.origin) / self.cell).astype(np.int64)
-        below = sliding_window_view(self._padded(cells), cells)[first[:, 0], first[:, 1]]  # (T, cells)
+        below = _windows(self.heights, -np.inf, first, cells)  # (T, cells)
         base = below.max(axis=(1, 2))
         carried = (below >= (base - np.float32(LEVEL))[:, None, None]).mean(axis=(1, 2))
-        good = (base > -np.inf) & (base <= self.floor + HIGHEST) & (carried >= CARRIED)
+        good = (
+            (base > -np.inf) & (base < self.top - LEVEL) & (carried >= CARRIED)
+        )  # a wall goes on above `top`
 
         within = (corners[:, None] < boxes[:, 1, :2]) & ((corners + size[:2])[:, None] > boxes[:, 0, :2])
         within = within.all(axis=2)  # (T, B): above, in or below the box
@@ -166,13 +175,17 @@ class Ground:
         base = np.maximum(base, nearly)
         meets = within & (tops > base[:, None]) & (bottoms < (base + size[2])[:, None])
         good &= ~meets.any(axis=1)
+        good &= base + size[2] <= _windows(self.overhead, np.inf, first, cells).min(axis=(1, 2))
         if not good.any():
             return None
         k = int(good.argmax())
         return np.array([*corners[k], base[k]], dtype=np.float32)
 
-    def _padded(self, cells: np.ndarray) -> np.ndarray:
-        return np.pad(self.heights, [(0, count) for count in cells], constant_values=-np.inf)
+
+def _windows(grid: np.ndarray, outside: float, first: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """(T, *cells): the parts of `grid` (X, Y) that begin at the cells `first` (T, 2)."""
+    padded = np.pad(grid, [(0, count) for count in cells], constant_values=outside)
+    return sliding_window_view(padded, cells)[first[:, 0], first[:, 1]]
 
 
 def _spread(heights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,181 @@
+"""Rare objects set into a furnished room: standing on something, meeting nothing, the same for the same seed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lground.data import Paste, Sample, SceneDataset, objects, voxelize_sample
+from lground.data.pasting import CARRIED, HIGHEST, LEVEL, SCALE, Ground, Pasting, object_boxes
+from lground.errors import InputError
+from lground.labels import load_labels
+from lground.scannet import build_bank
+
+LABELS = load_labels("scannet200")
+TAIL = LABELS.splits["tail"][:2]
+FLOOR, WALL, CEILING, TABLE = (LABELS.names.index(name) for name in ("floor", "wall", "ceiling", "table"))
+
+
+def sheet(low, high, step: float = 0.025) -> np.ndarray:
+    """Points (N, 3) float32 of an axis-aligned rectangle or of the faces' grid of a box."""
+    axes = [np.arange(a, b + step / 2, step) for a, b in zip(low, high, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.float32)
+
+
+PARTS = [  # of a room 3 m by 2 m: class, instance, points
+    (FLOOR, 0, sheet((0, 0, 0), (3, 2, 0))),
+    (WALL, 1, sheet((0, 0, 0), (0, 2, 2.4))),
+    (CEILING, 2, sheet((0, 0, 2.4), (3, 2, 2.4))),
+    (TABLE, 3, sheet((1, 0.5, 0.7), (2, 1.2, 0.75))),
+    (TAIL[0], 4, sheet((0.3, 0.3, 0), (0.4, 0.4, 0.2))),
+    (TAIL[1], 5, sheet((2.5, 1.5, 0), (2.8, 1.7, 0.1))),
+]
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory):
+    """A store of two such rooms, with its bank."""
+    root = tmp_path_factory.mktemp("furnished")
+    points = np.concatenate([part for *_, part in PARTS])
+    label, instance = (
+        np.repeat([part[k] for part in PARTS], [len(part[2]) for part in PARTS]) for k in (0, 1)
+    )
+    for name in ("scene0000_00", "scene0001_00"):
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        arrays = {"coord": points, "color": np.full(points.shape, 90, np.uint8)}
+        arrays |= {"segment200": label.astype(np.int16), "instance": instance.astype(np.int32)}
+        for key, array in arrays.items():
+            np.save(folder / f"{key}.npy", array)
+        np.save(folder / "annotated.scene-20.npy", (label != TAIL[0]) & (np.arange(len(label)) % 7 == 0))
+        (folder / "scene.json").write_text(json.dumps({"name": name}))
+    build_bank(root, workers=1)
+    return root
+
+
+def pasting_of(store, count: int = 5, **options) -> tuple[Pasting, Sample]:
+    dataset = SceneDataset(store, "train", paste=Paste(count=count), **options)
+    return dataset.transforms.points[0], dataset._sample(0)
+
+
+def added(pasting: Pasting, room: Sample, seed: int) -> tuple[Sample, list[np.ndarray]]:
+    """The new scene, and the rows of each object that was set into it."""
+    result = pasting(room, np.random.default_rng(seed))
+    numbers = range(room.instances.max() + 1, result.instances.max() + 1)
+    return result, [np.flatnonzero(result.instances == number) for number in numbers]
+
+
+def test_objects_stand_on_what_is_there_and_meet_nothing(furnished):
+    """Of every object: its box meets no other; the vertices below it, of the room alone, carry it."""
+    pasting, room = pasting_of(furnished)
+    old = object_boxes(room, pasting.background)
+    grounds, count = [], 0
+    for seed in range(15):
+        result, things = added(pasting, room, seed)
+        assert np.array_equal(result.points[: len(room.points)], room.points)
+        boxes = list(old)
+        for rows in things:
+            points = result.points[rows]
+            low, high = points.min(axis=0), points.max(axis=0)
+            for box in boxes:
+                assert not ((low < box[1] - 1e-6) & (high > box[0] + 1e-6)).all()
+            boxes.append(np.stack([low, high]))
+            over = ((room.points[:, :2] >= low[:2] - 0.06) & (room.points[:, :2] <= high[:2] + 0.06)).all(1)
+            ground = room.points[over & (room.points[:, 2] < low[2] + 0.03), 2]
+            assert ground.max() == pytest.approx(low[2], abs=0.03)
+            cells = np.unique(
+                (room.points[over & (abs(room.points[:, 2] - low[2]) < LEVEL + 0.03), :2]) // 0.05, axis=0
+            )
+            assert len(cells) * 0.05**2 >= CARRIED * np.prod(high[:2] - low[:2])
+            assert high[2] <= 2.4
+            grounds.append(round(float(low[2]), 2))
+        count += len(things)
+    assert count > 70  # of 75: there is room for all, under the ceiling too
+    assert {0.0, 0.75} <= set(grounds) <= {0.0, 0.1, 0.2, 0.75}  # floor, objects, table; no ceiling or wall
+
+
+def test_a_thing_keeps_its_shape_class_and_colour(furnished):
+    """Turned about z and scaled alike along all axes; both classes are drawn."""
+    pasting, room = pasting_of(furnished)
+    seen = set()
+    for seed in range(10):
+        result, things = added(pasting, room, seed)
+        for rows in things:
+            (label,) = np.unique(result.labels[rows])
+            source = next(part for kind, _, part in PARTS if kind == label)
+            points = result.points[rows]
+            scale = np.ptp(points[:, 2]) / np.ptp(source[:, 2])
+            assert SCALE[0] - 1e-3 <= scale <= SCALE[1] + 1e-3
+            spread = [np.linalg.norm(p - p.mean(axis=0), axis=1) for p in (points, source)]
+            assert np.allclose(spread[0], scale * spread[1], atol=1e-3)
+            assert (result.colors[rows] == 90).all()
+            seen.add(int(label))
+    assert seen == set(map(int, TAIL))
+
+
+def test_without_a_place_it_is_given_up(furnished):
+    """No floor, no table: walls and a ceiling carry nothing."""
+    pasting, room = pasting_of(furnished)
+    kept = np.isin(room.labels, (WALL, CEILING))
+    names = ("points", "colors", "labels", "instances", "attributes")
+    bare = replace(room, **{name: getattr(room, name)[kept] for name in names})
+    for seed in range(5):
+        assert len(pasting(bare, np.random.default_rng(seed)).points) == len(bare.points)
+
+
+def test_what_hangs_low_is_not_met(furnished):
+    """A ceiling at 2.1 m: things as high as 2.2 m have no place, things of 2 m have."""
+    points = np.concatenate([sheet((0, 0, 0), (2, 2, 0)), sheet((0, 0, 2.1), (2, 2, 2.1))])
+    ground, none = Ground.of(points, 0.02), np.empty((0, 2, 3), np.float32)
+    assert ground.top == pytest.approx(HIGHEST)
+    for height, fits in ((2.2, False), (2.0, True)):
+        size = np.array([0.3, 0.3, height], np.float32)
+        assert (ground.find_place(size, none, 50, np.random.default_rng(0)) is not None) == fits
+
+
+def test_one_voxelisation_for_scene_and_objects(furnished):
+    """Voxels of a pasted scene are those of its vertices in metres, turned with the scene."""
+    pasting, room = pasting_of(furnished)
+    result = replace(
+        pasting(room, np.random.default_rng(0)), matrix=1.05 * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    )
+    scene = voxelize_sample(result, 0.02, "first")
+    expected = np.floor(result.points.astype(np.float64) @ result.matrix.T / 0.02)
+    assert np.abs(scene.coordinates[scene.inverse] - expected).max() <= 1  # rounding of sums alone
+    assert (scene.coordinates[scene.inverse] == expected).mean() > 0.999
+
+
+def test_limited_annotation_pastes_only_labels_that_may_be_seen(furnished):
+    pasting, room = pasting_of(furnished, annotation="scene-20")
+    shapes = set()
+    for seed in range(5):
+        result = pasting(room, np.random.default_rng(seed))
+        new = slice(len(room.points), None)
+        assert set(np.unique(result.labels[new])) <= {-1, TAIL[1]}
+        assert 0.05 < (result.labels[new] == TAIL[1]).mean() < 0.3
+        shapes.add(len(result.points[new]))
+    assert shapes == {5 * len(PARTS[5][2])}  # the whole object, few labels
+
+
+def test_objects_in_memory_are_those_on_disk(furnished, monkeypatch):
+    kept, room = pasting_of(furnished)
+    monkeypatch.setattr(objects, "IN_MEMORY", 0)
+    read, _ = pasting_of(furnished)
+    one, two = (pasting(room, np.random.default_rng(0)) for pasting in (kept, read))
+    assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ("points", "labels"))
+
+
+def test_a_bank_that_is_missing_or_of_other_scenes_is_named(furnished, tmp_path):
+    (tmp_path / "train").symlink_to(furnished / "train")
+    with pytest.raises(InputError, match=r"lground prepare .* --bank"):
+        pasting_of(tmp_path)
+    bank = json.loads((furnished / "bank.json").read_text())
+    del bank["scenes"]["scene0001_00"]
+    (tmp_path / "bank.json").write_text(json.dumps(bank))
+    with pytest.raises(InputError, match="does not know scene0001_00"):
+        pasting_of(tmp_path)
+    bank["scenes"] = {"scene0000_00": {}}
+    (tmp_path / "bank.json").write_text(json.dumps(bank))
+    with pytest.raises(InputError, match="damaged"):
+        pasting_of(tmp_path)
