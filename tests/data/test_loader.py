@@ -1,6 +1,10 @@
 """The data set and its loader: exact, repeatable, the same for any number of workers and after a resume."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -166,6 +170,29 @@ def test_bad_scene_is_one_line_that_names_it(store, tmp_path, workers):
     message = str(caught.value)
     assert "\n" not in message and "scene0100_00: some coordinates are NaN" in message
     assert message.startswith(str(copy))
+
+
+class Deadly(SceneDataset):
+    """Its items end the process that loads them, as the system does when memory runs out."""
+
+    def __getitem__(self, address):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_ended_is_one_line(store):
+    with pytest.raises(InputError, match=r"memory.*fewer workers"):
+        list(build_loader(Deadly(store, "val"), 1, workers=1))
+
+
+def test_an_error_in_mid_epoch_ends_the_process(store):
+    """Though workers do not heed SIGTERM, and the traceback keeps the loader alive."""
+    program = (
+        "import sys; from lground.data import SceneDataset, build_loader\n"
+        "loader = iter(build_loader(SceneDataset(sys.argv[1], 'train'), 1, workers=1))\n"
+        "next(loader); raise MemoryError"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(store)], capture_output=True, timeout=120)
+    assert ran.returncode == 1 and b"MemoryError" in ran.stderr
 
 
 def test_missing_split_is_an_input_error(tmp_path):

@@ -1,5 +1,7 @@
 """Which scenes, in which order, on which process; and the workers that load them."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -62,13 +64,24 @@ class EpochSampler:
 
 
 class SceneLoader(DataLoader):
-    """A DataLoader that passes on a worker's InputError as its one line."""
+    """A DataLoader that tells in one line why a worker failed: its InputError, or its death."""
 
     def __iter__(self) -> Iterator:
+        steps = super().__iter__()
+        if self.num_workers:
+            atexit.unregister(_end_workers)
+            atexit.register(_end_workers)  # the latest is called first: before torch waits for each worker
         try:
-            yield from super().__iter__()
+            yield from steps
         except InputError as error:  # torch wraps it in the worker's traceback
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise InputError(
+                f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "
+                "memory (/dev/shm), ran out; use fewer workers, or smaller batches"
+            ) from None
 
 
 def build_loader(
@@ -122,6 +135,14 @@ def build_reader(items: Dataset[T], workers: int = 0) -> Iterable[T]:
 
 def _as_it_is(item: T) -> T:
     return item
+
+
+def _end_workers() -> None:
+    """At exit, of loaders left in mid-epoch: workers do not heed the SIGTERM with which Python would end them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _start_worker(_: int) -> None:
