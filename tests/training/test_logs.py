@@ -126,6 +126,17 @@ def test_wandb_gets_the_rows(tiny, tmp_path, monkeypatch):
     assert b"val_miou" in log.read_bytes() and (tmp_path / "run" / "wandb-id").read_text() in log.name
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    from lground.errors import InputError
+    from lground.training.failure import check_weights
+
+    model = torch.nn.Linear(2, 2)
+    check_weights(tmp_path, model, 3)
+    torch.nn.init.constant_(model.bias, float("inf"))
+    with pytest.raises(InputError, match="not finite after epoch 3"):
+        check_weights(tmp_path, model, 3)
+
+
 def test_a_loss_that_is_not_finite_can_be_computed_again(store, tiny, tmp_path, capsys):
     """From what is left in the folder alone: the recipe, the stage's weights and the voxels."""
     line = ["finetune", "demo", *tiny, "optimizer.lr=1e30", "epochs=2", "--out", str(tmp_path / "run")]

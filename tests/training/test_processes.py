@@ -60,8 +60,22 @@ def test_two_processes_give_the_update_of_one_batch_norm_included(tiny, uneven, 
 
 
 def test_processes_with_more_and_less_to_do_take_as_many_passes(tiny, uneven, tmp_path, capfd):
-    """A point limit between the sizes of scenes: one process has two passes where the other has one."""
-    line = ["finetune", "demo", *tiny, f"data.root={uneven}", "data.voxel_size=0.1", "data.accumulate=2"]
+    """A point limit between the sizes of scenes: one process has two passes where the other has one.
+
+    There is one room to validate on, so one process has nothing to do there.
+    """
+    (tmp_path / "store" / "val").mkdir(parents=True)
+    (tmp_path / "store" / "train").symlink_to(uneven / "train")
+    room = min((uneven / "val").iterdir())
+    (tmp_path / "store" / "val" / room.name).symlink_to(room)
+    line = [
+        "finetune",
+        "demo",
+        *tiny,
+        f"data.root={tmp_path / 'store'}",
+        "data.voxel_size=0.1",
+        "data.accumulate=2",
+    ]
     line += [
         "data.batch_size=1",
         "data.point_limit=450",

@@ -269,6 +269,8 @@ def test_a_network_that_keeps_its_projection_answers_questions_after_fine_tuning
 ):
     """Nothing trains the projection; the saved model compares its features to texts as pretraining did."""
     changes = (f"network.weights={weights}", "loss.language=1", "network.classifier=anchors")
+    without = finetuning(scenes, changes[0], name="Res16UNet14AR_Proj").model  # of the language loss
+    assert torch.equal(without.anchors, load_model(weights).anchors) and without.grounding["encoder"]
     made = finetuning(scenes, *changes, name="Res16UNet14AR_Proj")
     made(batch, seeded()).backward()
     assert all((p.grad is not None) == p.requires_grad for p in made.parameters())

@@ -206,15 +206,21 @@ def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
     assert pretrain(store, anchors, pretrained) == 2
     assert "--resume" in capsys.readouterr().err
     assert pretrain(store, anchors, pretrained, "optimizer.lr=0.5", resume=True) == 2
-    assert "differs" in capsys.readouterr().err
+    assert "differs from the recipe given in optimizer.lr;" in capsys.readouterr().err
 
 
-def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path):
+def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path, capsys):
     root = tmp_path / "store"
     root.mkdir()
-    (root / "train").symlink_to(store / "train")
+    (root / "train").mkdir()
+    for scene in (store / "train").iterdir():
+        (root / "train" / scene.name).symlink_to(scene)
     assert finetune(root, tmp_path / "run", "epochs=1") == 0
     assert same(tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors")
+    for name in ("scene0000_00", "scene0001_00"):  # and a run is not resumed with other scenes
+        (root / "train" / name).unlink()
+    assert finetune(root, tmp_path / "run", "epochs=2", resume=True) == 2
+    assert "had 3 updates" in capsys.readouterr().err
 
 
 def test_runs_of_different_precision_in_one_process(store, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -34,14 +35,23 @@ def stop_with_reproduction(
                 np.savez(file, **{n: getattr(batch, n).cpu().numpy() for n in ARRAYS if hasattr(batch, n)})
         write_json(folder / f"process-{rank}.json", {**where, "losses": _text(losses), "scenes": names})
         saved = f"saved for a closer look: {folder}"
-    except OSError as error:
-        saved = f"{folder} cannot be written ({error.strerror})"
+    except (OSError, SafetensorError) as error:
+        saved = f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})"
     bad = [name for group, loss in zip(names, losses, strict=True) if not np.isfinite(loss) for name in group]
     before = "" if _finite(stage) else ", the weights had been so already"
     raise InputError(
         f"the loss of {', '.join(_everywhere(bad))} is not finite at update {where['update']}{before}: training "
         f"diverged; {saved}; lower optimizer.lr and start again, or look at the scenes"
     )
+
+
+def check_weights(folder: Path, stage: nn.Module, epoch: int) -> None:
+    """Raise InputError before weights that are not finite take the place of good ones in `folder`."""
+    if not _finite(stage):
+        raise InputError(
+            f"{folder}: the weights are not finite after epoch {epoch}: training diverged; what was saved "
+            "before is whole; lower optimizer.lr and start again in another folder"
+        )
 
 
 def _text(losses: list[float]) -> list[str]:

@@ -170,7 +170,7 @@ class Recipe:
     epochs: int = 400
     validate_every: int = 1  # epochs
     checkpoint_every: int = 1  # epochs
-    images_every: int = 0  # epochs between pictures of a validation room; 0: none
+    images_every: int = 20  # epochs between pictures of a validation room; 0: none
     ema: float = 0.0  # decay of a moving average of the weights, which is then what is evaluated and saved
     precision: Literal["no", "bf16", "fp16"] = "no"
     devices: int = 1  # processes per node

@@ -4,12 +4,13 @@ import csv
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 
 from lground.errors import InputError
@@ -17,9 +18,22 @@ from lground.files import atomic_file, write_json
 from lground.models import Model, save_model
 from lground.progress import say
 from lground.training.logs import Log, open_logs
-from lground.training.recipe import Recipe
+from lground.training.recipe import Recipe, flatten
 
 STATE = "last.ckpt"
+FREE = (
+    "epochs",
+    "workers",
+    "cache",
+    "checkpoint_every",
+    "images_every",
+    "wandb",
+)  # a resumed run may change them
+ERRORS = (
+    OSError,
+    RuntimeError,
+    SafetensorError,
+)  # of what cannot be written; torch and safetensors have their own
 
 
 class Run:
@@ -36,6 +50,8 @@ class Run:
 
     def start(self, weight_table: list[dict] | None) -> None:
         """Create the folder, once everything that the recipe names is known to be there."""
+        for part in self.path.glob("**/.*.part.*"):  # of a run that was killed while it wrote
+            part.unlink(missing_ok=True)
         with self._writing("recipe.yaml") as part:
             part.write_text(self.recipe.to_yaml())
         if weight_table:
@@ -68,13 +84,14 @@ class Run:
             for log in self._logs:
                 log.write(row)
 
-    def picture(self, epoch: int) -> Path:
-        return self.path / "images" / f"epoch-{epoch:04}.png"
-
-    def log_picture(self, epoch: int) -> None:
+    def add_picture(self, epoch: int, draw: Callable[[Path], None]) -> None:
+        """Let `draw` write a PNG to the path that it is given, and show it in the logs."""
+        path = self.path / "images" / f"epoch-{epoch:04}.png"
+        with self._explained(f"images/{path.name}", (OSError,)):
+            draw(path)
         with self._explained("the logs"):
             for log in self._logs:
-                log.show(self.picture(epoch), epoch)
+                log.show(path, epoch)
 
     def finish(self) -> None:
         for log in self._logs:
@@ -97,10 +114,10 @@ class Run:
             yield part
 
     @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _explained(self, name: str, errors: tuple[type[Exception], ...] = ERRORS) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own
+        except errors as error:
             raise InputError(
                 f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "
                 "is whole: make room and go on with --resume"
@@ -120,10 +137,14 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     saved = folder / "recipe.yaml"
     if not resume and (folder / STATE).exists():
         raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
-    if resume and saved.exists() and _identity(saved.read_text()) != _identity(recipe.to_yaml()):
-        raise InputError(
-            f"{saved}: differs from the recipe given; resume with the recipe the run started with"
-        )
+    if resume and saved.exists():
+        old, new = _identity(saved.read_text()), _identity(recipe.to_yaml())
+        changed = [key for key in old | new if old.get(key) != new.get(key)]
+        if changed:
+            raise InputError(
+                f"{saved}: differs from the recipe given in {', '.join(changed[:4])}"
+                f"{', ...' if changed[4:] else ''}; resume with the recipe the run started with"
+            )
 
 
 def epochs_done(folder: Path) -> int:
@@ -152,10 +173,10 @@ def _read_state(path: Path) -> dict:
         ) from None
 
 
-def _identity(recipe: str) -> str:
+def _identity(recipe: str) -> dict[str, Any]:
     """What two recipes must share to be the same run: all but how long it is, how loaded and how watched."""
-    free = ("epochs:", "workers:", "cache:", "checkpoint_every:", "images_every:", "wandb:")
-    return "\n".join(line for line in recipe.splitlines() if not line.strip().startswith(free))
+    keys = dict(flatten(yaml.safe_load(recipe) or {}))
+    return {key: value for key, value in keys.items() if key.rpartition(".")[2] not in FREE}
 
 
 def _number(text: str) -> int | float:

@@ -18,12 +18,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from lground.data import Batch, SceneDataset, build_loader
+from lground.errors import InputError
 from lground.labels import LabelSet, load_labels
 from lground.models import Model
 from lground.progress import Progress, say
 from lground.training.datasets import open_datasets
 from lground.training.ema import averaged
-from lground.training.failure import stop_with_reproduction
+from lground.training.failure import check_weights, stop_with_reproduction
 from lground.training.logs import check_logs, epoch_row
 from lground.training.micro_batches import split_evenly
 from lground.training.recipe import Recipe
@@ -45,6 +46,8 @@ class Trainer:
         AcceleratorState._reset_state()  # a run before this one in the process may have used another precision
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
         self.main = self.accelerator.is_main_process
+        if recipe.precision == "bf16" and self.accelerator.device.type == "cpu":
+            say("precision=bf16: many processors compute it ten times slower than precision=no")
         self.folder = Run(out, recipe)
         self.label_set: LabelSet = load_labels(recipe.data.label_set)
         self.train_set, self.val_set = open_datasets(recipe)
@@ -64,6 +67,7 @@ class Trainer:
         self.sums: Counter[str] = Counter()  # over the present epoch
         if resume and (state := self.folder.load()):
             self._restore(state)
+        self._check_agreement()
         if self.main:
             self.folder.start(table)
 
@@ -151,7 +155,8 @@ class Trainer:
 
     def _validate(self) -> tuple[dict, list[float] | None]:
         """Scores of the validation scenes and how good they are; broken off where a process is asked to stop."""
-        loader = self._loader(self.val_set, 0, train=False)
+        some = self.accelerator.process_index < len(self.val_set)  # there may be fewer scenes than processes
+        loader = self._loader(self.val_set, 0, train=False) if some else ()
         heard = itertools.takewhile(lambda _: not self.stop.asked, loader)
         evaluation = self.bare_stage.evaluation()
         evaluation.run(self.model.eval(), heard, self.accelerator.device)
@@ -164,10 +169,11 @@ class Trainer:
         from lground.report.rooms import draw_room  # a later room of the house, visited for the picture alone
 
         if self.main:
-            draw_room(self.folder.picture(epoch), self.model.eval(), self.val_set, self.accelerator.device)
-            self.folder.log_picture(epoch)
+            model, device = self.model.eval(), self.accelerator.device
+            self.folder.add_picture(epoch, lambda path: draw_room(path, model, self.val_set, device))
 
     def _finish_epoch(self, metrics: dict, rank: list[float] | None, last: bool) -> None:
+        check_weights(self.folder.path, self.bare_stage, self.epoch + 1)
         row = epoch_row(self.epoch + 1, self.sums, metrics)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, Counter()
         self.scheduler.after_epoch(row.get("val_miou"))
@@ -199,6 +205,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "step": self.step,
+            "steps": self.steps,
             "sums": dict(self.sums),
             "best": self.best,
             "stage": self.bare_stage.state_dict(),
@@ -209,6 +216,11 @@ class Trainer:
         }
 
     def _restore(self, state: dict) -> None:
+        if state["steps"] != self.steps:
+            raise InputError(
+                f"{self.folder.path}: its epochs had {state['steps']} updates, the scenes of "
+                f"{self.recipe.data.root} now make {self.steps}; resume with the scenes the run started with"
+            )
         self.bare_stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -219,6 +231,15 @@ class Trainer:
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.sums = Counter(state["sums"])
         say(f"{self.folder.path}: going on after epoch {self.epoch}, update {self.step}")
+
+    def _check_agreement(self) -> None:
+        """All processes stand at the same place: each reads the run folder itself."""
+        places = self._gather([self.epoch, self.step])
+        if (places != places[0]).any():
+            raise InputError(
+                f"{self.folder.path}: the processes found different states in it; give a folder that every "
+                "node shares"
+            )
 
     def _gather(self, row: list[float]) -> torch.Tensor:
         """(processes, values) float64: the row of every process, on every one."""
@@ -232,7 +253,7 @@ class Trainer:
         return torch.Generator(self.accelerator.device).manual_seed(int(seed.generate_state(1)[0]))
 
     def _loader(self, dataset: SceneDataset, epoch: int, *, train: bool, start: int = 0):
-        data = self.recipe.data
+        data, processes = self.recipe.data, self.accelerator.num_processes
         return build_loader(
             dataset,
             data.batch_size if train else 1,
@@ -243,6 +264,6 @@ class Trainer:
             seed=self.recipe.seed,
             epoch=epoch,
             start_batch=start,
-            num_replicas=self.accelerator.num_processes,
+            num_replicas=processes if train else min(processes, len(dataset)),
             rank=self.accelerator.process_index,
         )

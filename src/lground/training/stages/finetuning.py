@@ -79,6 +79,9 @@ class Finetuning(Stage):
         say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}")
         if recipe.network.classifier == "anchors":
             start_classifier(network, pretrained, train_set)
+        anchors = pretrained.anchors
+        if same_classes and anchors is not None and anchors.shape[1] == _text_width(self.model):
+            self.model.anchors, self.model.grounding = anchors, pretrained.grounding  # to answer questions
 
     @torch.no_grad()
     def _ground(self, anchors: Anchors, projecting: Model, recipe: Recipe) -> None:
