@@ -46,7 +46,7 @@ def losses(run) -> list[float]:
 def test_two_processes_give_the_update_of_one_batch_norm_included(tiny, uneven, tmp_path):
     """Batch statistics are those of both processes: 2 x 1 scenes and 1 x 2 give one gradient, loss and model."""
     line = ["finetune", "demo", *tiny, f"data.root={uneven}", "data.voxel_size=0.1", "optimizer.name=sgd"]
-    line += ["optimizer.lr=0.05", "optimizer.momentum=0", "optimizer.dampening=0", "schedule.name=constant"]
+    line += ["optimizer.lr=0.02", "optimizer.momentum=0", "optimizer.dampening=0", "schedule.name=constant"]
     line += ["epochs=1", "--out"]
     assert main([*line, str(tmp_path / "one"), "data.batch_size=2"]) == 0
     assert main([*line, str(tmp_path / "two"), "data.batch_size=1", "devices=2"]) == 0

@@ -206,7 +206,7 @@ def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
     assert pretrain(store, anchors, pretrained) == 2
     assert "--resume" in capsys.readouterr().err
     assert pretrain(store, anchors, pretrained, "optimizer.lr=0.5", resume=True) == 2
-    assert "differs from the recipe given in optimizer.lr;" in capsys.readouterr().err
+    assert "differs from the recipe given in optimizer.lr, " in capsys.readouterr().err
 
 
 def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path, capsys):
