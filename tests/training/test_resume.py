@@ -47,8 +47,9 @@ def test_sigterm_saves_in_mid_epoch_and_the_epoch_goes_on_from_there(tiny, tmp_p
     line += ["data.workers=2", "epochs=3", "--out"]
     assert forked([*line, str(tmp_path / "whole")])[0] == 0
     out, steps = tmp_path / "terminated", []
-    for after in (0.0, 0.7, 1.0, 1.3, 2.0, 3.0, 4.5):  # since training started, when it wrote its recipe (again)
-        if len(steps) > 3 and any(steps):  # the longer ones are for a busy machine
+    # Since training started, when it wrote its recipe (again); the longer ones are for a busy machine.
+    for after in (0.0, 0.7, 1.0, 1.3, 2.0, 3.0, 4.5):
+        if len(steps) > 3 and any(steps):
             break
         (out / "recipe.yaml").unlink(missing_ok=True)
         code, said = forked([*line, str(out), "--resume"], signal.SIGTERM, after, out / "recipe.yaml")
