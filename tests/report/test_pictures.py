@@ -163,9 +163,21 @@ def test_objects_are_named_where_there_is_room(tmp_path, monkeypatch):
     draw_objects(tmp_path / "objects.png", points, [("found", instances, ["speck", "table", "bed"])] * 2)
     first, second = written[: len(written) // 2], written[len(written) // 2 :]
     assert first == second and [name for name, *_ in first][:2] == ["bed", "table"]
+    assert len(first) == 3
     (_, *bed), (_, *table), *_ = first
     assert np.linalg.norm(np.subtract(bed, table)) > 50
     written.clear()
-    names = ["long enough", "to be in", "the other's way"]
-    draw_objects(tmp_path / "objects.png", points, [("all in the middle", np.arange(900) % 3, names)])
-    assert [name for name, *_ in written] == names[:1]
+    strips = np.floor(points[:, 0] * 20).astype(
+        np.int64
+    )  # 5 cm wide: their names cannot all stand beside each other
+    draw_objects(tmp_path / "objects.png", points, [("", strips, ["something narrow"] * 80)])
+    places = np.array([(x, y) for _, x, y in written])
+    apart = np.abs(places[:, None] - places)
+    apart[range(len(places)), range(len(places))] = np.inf
+    assert 3 < len(places) < 60 and ((apart[..., 1] > 10) | (apart[..., 0] > 60)).all()
+    written.clear()
+    above, below = sheet((0, 0, 0.5), (4, 0, 0), (0, 3, 0)), sheet((1, 1, 0), (2, 0, 0), (0, 1, 0))
+    things = np.repeat([0, 1], [len(above), len(below)])
+    picture = [("", things, ["seen", "covered"])]
+    draw_objects(tmp_path / "objects.png", np.concatenate([above, below]), picture)
+    assert [name for name, *_ in written] == ["seen"]

@@ -25,22 +25,14 @@ def draw_segmentation(path: str | os.PathLike, scan: Scan, result: Segmentation)
         title = f"{len(np.unique(result.instances[result.instances >= 0]))} objects"
         pictures.append((title, scan.points, object_colors(len(result.objects))[result.instances]))
         of_objects = [names[label] if label >= 0 else "object" for label in result.objects.labels]
-        written = [(), (), _places(scan.points, result.instances, of_objects)]
+        written = [None, None, (result.instances, of_objects)]
     panels(path, pictures, legend=label_legend(result.labels, names, colors), names=written)
 
 
 def draw_objects(path: str | os.PathLike, points: np.ndarray, pictures: Sequence[Panel]) -> None:
     """Write one PNG of points (N, 3), metres, in panels (title, instances, names) side by side.
 
-    instances: (N,) the object of each point, -1 for none. names: of object 0, 1, ...; large objects are named first,
-    small ones where there is room.
+    instances: (N,) the object of each point, -1 for none. names: of object 0, 1, ....
     """
     painted = [(title, points, object_colors(len(names))[instances]) for title, instances, names in pictures]
-    panels(path, painted, names=[_places(points, instances, names) for _, instances, names in pictures])
-
-
-def _places(points: np.ndarray, instances: np.ndarray, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Names of the objects that have points, the largest first, and the middle of each."""
-    sizes = np.bincount(instances[instances >= 0], minlength=len(names))
-    order = [index for index in np.argsort(-sizes, kind="stable") if sizes[index]]
-    return [(names[index], points[instances == index].mean(axis=0)) for index in order]
+    panels(path, painted, names=[(instances, names) for _, instances, names in pictures])

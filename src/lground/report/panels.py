@@ -8,13 +8,16 @@ import numpy as np
 
 from lground.files import atomic_file
 from lground.report.camera import Camera
-from lground.report.render import draw
+from lground.report.render import Drawing, draw
 
 Legend = list[tuple[str, tuple[int, int, int]]]
-Names = Sequence[tuple[str, np.ndarray]]  # texts and the points (3,), in metres, that they stand at
+Named = tuple[
+    np.ndarray, Sequence[str]
+]  # the thing of each point (N,), -1 for none, and what things are called
 DPI = 100
 TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's width
 CHARACTER = 6.5  # pixels, the width of one of a name
+LEAST_SEEN = 60  # pixels of a thing that is named
 
 
 def label_legend(labels: np.ndarray, names: Sequence[str], colors: np.ndarray, limit: int = 24) -> Legend:
@@ -34,13 +37,13 @@ def panels(
     size: tuple[int, int] = (640, 480),
     columns: int | None = None,
     view: str = "corner",
-    names: Sequence[Names] = (),
+    names: Sequence[Named | None] = (),
 ) -> None:
     """Write one PNG of panels (title, points (N, 3), colors (N, 3) uint8), seen by the first one's camera.
 
     size: (width, height) of each panel in pixels. columns: panels in a row (default: all up to three, else
-    two). legend: what `label_legend` returns, drawn below. names: of the first panels, one list for each, written
-    where there is room, the earlier ones first.
+    two). legend: what `label_legend` returns, drawn below. names: what things in the first panels are called; written
+    on those that are seen, large ones first, where there is room.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,13 +54,12 @@ def panels(
     footer = LINE * -(-len(legend) // per_line) + 12 if legend else 0
     width, height = columns * size[0], rows * (size[1] + TITLE) + footer
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    camera = Camera.look_at(np.asarray(pictures[0][1], dtype=np.float64), size, view)
-    for k, (title, picture) in enumerate(_paint_all(pictures, size, view, camera)):
+    for k, (title, drawing, picture) in enumerate(_paint_all(pictures, size, view)):
         row, column = divmod(k, columns)
         left, top = column * size[0], height - row * (size[1] + TITLE)
         axes = _panel(figure, picture, title, left, top)
-        if k < len(names):
-            _write_names(axes, names[k], camera, size)
+        if k < len(names) and names[k] is not None:
+            _write_names(axes, drawing, *names[k])
     for k, (name, color) in enumerate(legend or []):
         line, column = divmod(k, per_line)
         x, y = 16 + column * ENTRY, footer - LINE * (line + 0.5)
@@ -67,13 +69,14 @@ def panels(
 
 
 def _paint_all(
-    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], size: tuple[int, int], view: str, camera: Camera
-) -> Iterator[tuple[str, np.ndarray]]:
+    pictures: Sequence[tuple[str, np.ndarray, np.ndarray]], size: tuple[int, int], view: str
+) -> Iterator[tuple[str, Drawing, np.ndarray]]:
+    camera = Camera.look_at(np.asarray(pictures[0][1], dtype=np.float64), size, view)
     drawn, drawing = None, None
     for title, points, colors in pictures:
         if points is not drawn:  # most often all panels show one scan
             drawn, drawing = points, draw(points, size, view, camera=camera)
-        yield title, drawing.paint(colors)
+        yield title, drawing, drawing.paint(colors)
 
 
 def _panel(figure, picture: np.ndarray, title: str, left: int, top: int):
@@ -88,21 +91,21 @@ def _panel(figure, picture: np.ndarray, title: str, left: int, top: int):
     return axes
 
 
-def _write_names(axes, names: Names, camera: Camera, size: tuple[int, int]) -> None:
+def _write_names(axes, drawing: Drawing, things: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib.patheffects import withStroke
 
     taken = np.empty((0, 4))  # left, top, right, bottom of the texts so far
-    for text, point in names:
-        x, y = camera.project(np.asarray(point, dtype=np.float64)[None])[0][0]
-        wide, high = CHARACTER * len(text) / 2, LINE / 3
+    height, width = drawing.size
+    for thing, x, y in drawing.middles(things, LEAST_SEEN):
+        wide, high = CHARACTER * len(names[thing]) / 2, LINE / 3
         box = np.array([x - wide, y - high, x + wide, y + high])
-        outside = box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]
+        outside = box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height
         meets = (np.maximum(taken[:, :2], box[:2]) < np.minimum(taken[:, 2:], box[2:])).all(axis=1)
         if outside or meets.any():
             continue
         taken = np.vstack([taken, box])
         edge = [withStroke(linewidth=2.5, foreground="white")]
-        axes.text(x, y, text, ha="center", va="center", fontsize=8, color="0.05", path_effects=edge)
+        axes.text(x, y, names[thing], ha="center", va="center", fontsize=8, color="0.05", path_effects=edge)
 
 
 def save(figure, canvas, path: str | os.PathLike) -> None:

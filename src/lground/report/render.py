@@ -35,6 +35,26 @@ class Drawing:
     index: np.ndarray  # (H, W) int64, the point seen in each pixel, -1 for none
     shade: np.ndarray  # (H, W) float32 brightness 0..1
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture, in its pixels."""
+        return tuple(side // OVERSAMPLING for side in self.index.shape)
+
+    def middles(self, things: np.ndarray, least: int) -> list[tuple[int, float, float]]:
+        """Things and a pixel x, y of each near its middle, for those of at least so many pixels, the largest first.
+
+        things: (N,) the thing of each point, -1 for none.
+        """
+        y, x = np.nonzero(self.index >= 0)
+        seen = things[self.index[y, x]]
+        found = []
+        for thing, count in zip(*np.unique(seen[seen >= 0], return_counts=True), strict=True):
+            if count >= least * OVERSAMPLING**2:
+                of = np.stack([x[seen == thing], y[seen == thing]], axis=1)
+                nearest = np.square(of - of.mean(axis=0)).sum(axis=1).argmin()  # the mean may lie beside it
+                found.append((count, int(thing), *(of[nearest] / OVERSAMPLING).tolist()))
+        return [tuple(entry) for _, *entry in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
+
     def paint(self, colors: np.ndarray) -> np.ndarray:
         """The picture, uint8, for colors (N, 3) uint8 of the points that were drawn."""
         picture = np.full((*self.index.shape, 3), BACKGROUND, dtype=np.float32)
