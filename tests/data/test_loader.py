@@ -1,5 +1,6 @@
 """The data set and its loader: exact, repeatable, the same for any number of workers and after a resume."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -170,6 +171,7 @@ def test_bad_scene_is_one_line_that_names_it(store, tmp_path, workers):
     message = str(caught.value)
     assert "\n" not in message and "scene0100_00: some coordinates are NaN" in message
     assert message.startswith(str(copy))
+    assert not multiprocessing.active_children()  # though `caught` remembers them
 
 
 class Deadly(SceneDataset):

@@ -95,6 +95,7 @@ def _forking():
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     yield server
+    server.stdin.write("null\n")  # closing does not end it: processes forked since hold the pipe open, too
     server.stdin.close()
     server.wait()
 

@@ -1,7 +1,8 @@
 """Runs `lground` lines in forked processes, each ended by a signal: without the seconds that importing takes.
 
 Reads requests as JSON lines: {"line": [...], "signal": number or null, "after": seconds, "once": path or null};
-the signal goes to the whole process group, `after` seconds from when `once` exists. Answers with {"code", "err"}.
+the signal goes to the whole process group, `after` seconds from when `once` exists. Answers with {"code", "err"}; null
+ends it.
 """
 
 import json
@@ -53,4 +54,7 @@ def answer(request: dict) -> dict:
 
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 for text in sys.stdin:
-    print(json.dumps(answer(json.loads(text))), flush=True)
+    request = json.loads(text)
+    if request is None:
+        break
+    print(json.dumps(answer(request)), flush=True)

@@ -82,6 +82,9 @@ class SceneLoader(DataLoader):
                 f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "
                 "memory (/dev/shm), ran out; use fewer workers, or smaller batches"
             ) from None
+        finally:
+            if self.num_workers:
+                steps._shutdown_workers()  # an error that somebody keeps would keep them alive
 
 
 def build_loader(
