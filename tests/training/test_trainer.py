@@ -72,7 +72,7 @@ def test_a_run_leaves_its_recipe_log_weights_and_metrics(pretrained):
 
 
 def test_language_pretraining_learns_the_rooms(store, anchors, tmp_path):
-    assert pretrain(store, anchors, tmp_path / "run", "epochs=25") == 0
+    assert pretrain(store, anchors, tmp_path / "run", "epochs=15") == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["vertex"]["means"]["all"]["mean_iou"] > 0.6
 
