@@ -28,6 +28,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_quick_measures_checks_and_saves_everything(tmp_path):
     options = "--quick", "--variant", "Res16UNet14A", "--device", "cpu", "--engines", "plain"
+    options = *options, "--voxels", "1k,2k", "--train-voxels", "1k"
     done = command(*options, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "engine.json").read_text())

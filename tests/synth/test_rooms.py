@@ -1,6 +1,7 @@
 """Rooms are furnished as rooms are: nothing runs into anything; few classes are everywhere, many are rare."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,8 +13,14 @@ from lground.synth.rooms import furnish, recipes, room_type
 SHELL = {"wall", "floor", "ceiling", "door", "doorframe", "window", "windowsill", "closet door", "column"}
 
 
+@cache
+def furnished(k, size, seed):
+    return furnish(np.random.default_rng([seed, 0, k]), room_type(seed, k), size)
+
+
 def rooms(count, size="normal", seed=0):
-    return [furnish(np.random.default_rng([seed, 0, k]), room_type(seed, k), size) for k in range(count)]
+    """The first of them, made once for all tests, which leave them as they are."""
+    return [furnished(k, size, seed) for k in range(count)]
 
 
 def test_every_type_of_room_comes_in_its_share():

@@ -132,11 +132,10 @@ def test_resumed_run_equals_the_uninterrupted_one(store, anchors, tmp_path):
 
 
 def test_killed_run_resumes_to_the_same_weights(store, anchors, tmp_path, forked):
-    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", "epochs=4"), "--out"]
+    line = ["pretrain", "demo", *overrides(store, f"text.anchors={anchors}", "epochs=3"), "--out"]
     assert forked([*line, str(tmp_path / "whole")])[0] == 0
     out = tmp_path / "killed"
-    for _ in range(2):
-        forked([*line, str(out), "--resume"], signal.SIGKILL, random.uniform(0, 0.5), out / "last.ckpt")
+    forked([*line, str(out)], signal.SIGKILL, random.uniform(0, 0.5), out / "last.ckpt")
     assert forked([*line, str(out), "--resume"])[0] == 0
     assert same(tmp_path / "whole" / "last.safetensors", out / "last.safetensors")
 

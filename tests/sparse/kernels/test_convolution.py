@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 from closeness import assert_close
+from pyramids import table_of, tiles_of
 
 from lground.sparse import KernelMap, functional
 from lground.sparse.kernels.configuration import choose
@@ -38,19 +39,11 @@ def maps(request) -> Pyramid:
 
 def tiles_and_twin(pyramid: Pyramid, kind: str, level: int = 0) -> tuple[Tiles, KernelMap]:
     """What the kernel reads of a map, and the same map as plain lists of pairs."""
-    target = level + (kind == "down")
-    columns = slice(pyramid.base[target], pyramid.base[target] + pyramid.counts()[target])
-    if kind == "up":
-        family = pyramid.parent[columns]
-        table = torch.stack([torch.where(family & 7 == j, family >> 3, -1) for j in range(8)])
-    else:
-        whole = pyramid.children(target) if kind == "down" else pyramid.table[:, pyramid.base[target] :]
-        table = whole[:, : pyramid.counts()[target]]
+    table = table_of(pyramid, kind, level)
     pairs = [(row[row >= 0].long(), (row >= 0).nonzero().squeeze(1)) for row in table]
     inputs, outputs = zip(*pairs, strict=True)
     rows = pyramid.counts()[level + (kind == "up")]
-    tiles = {"same": pyramid.tiles, "up": pyramid.tiles_up, "down": pyramid.tiles_down}[kind](level)
-    return tiles, KernelMap(inputs, outputs, rows, table.shape[1])
+    return tiles_of(pyramid, kind, level), KernelMap(inputs, outputs, rows, table.shape[1])
 
 
 def operands(twin: KernelMap, c_in: int, c_out: int, dtype=torch.float32) -> tuple[torch.Tensor, ...]:

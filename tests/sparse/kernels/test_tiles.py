@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pyramids import table_of, tiles_of
 
 from lground.sparse.kernels.maps import LEVELS
 from lground.sparse.kernels.masks import mask_order
@@ -11,22 +12,6 @@ KINDS = [("same", level) for level in range(LEVELS)] + [
     (k, i) for k in ("up", "down") for i in range(LEVELS - 1)
 ]
 every_kind = pytest.mark.parametrize(("kind", "level"), KINDS)
-
-
-def tiles_of(pyramid, kind: str, level: int) -> Tiles:
-    return {"same": pyramid.tiles, "up": pyramid.tiles_up, "down": pyramid.tiles_down}[kind](level)
-
-
-def table_of(pyramid, kind: str, level: int) -> torch.Tensor:
-    """(K, n) input row of each output row of a convolution at each offset, -1 for none."""
-    target = level + (kind == "down")
-    columns = slice(pyramid.base[target], pyramid.base[target] + pyramid.counts()[target])
-    if kind == "up":
-        family = pyramid.parent[columns]
-        return torch.stack([torch.where(family & 7 == j, family >> 3, -1) for j in range(8)])
-    if kind == "down":
-        return pyramid.children(target)[:, : pyramid.counts()[target]]
-    return pyramid.table[:, columns]
 
 
 def rows_of(tiles: Tiles) -> torch.Tensor:
@@ -92,7 +77,7 @@ def test_rows_of_a_transposed_convolution_are_sorted_by_octant(pyramid, level):
     assert torch.equal(rows_of(pyramid.tiles_up(level)), torch.sort(octants, stable=True)[1])
 
 
-@pytest.mark.parametrize("tile_rows", [16, 256])
+@pytest.mark.parametrize("tile_rows", [32, 256])
 def test_tiles_of_other_sizes(build, voxels, tile_rows):
     pyramid = build(voxels[:70], tile_rows=tile_rows)
     for kind, level in KINDS:
