@@ -27,7 +27,7 @@ def run_demo(
     seed: int = 0,
     *,
     rooms: tuple[int, int] = (40, 12),
-    epochs: tuple[int, int, int] = (15, 10, 8),
+    epochs: tuple[int, int, int] = (15, 10, 5),
 ) -> dict:
     """Write the demo to `out` and return what its `metrics.json` holds.
 
