@@ -53,6 +53,8 @@ def test_sigterm_saves_in_mid_epoch_and_the_epoch_goes_on_from_there(tiny, tmp_p
             break
         (out / "recipe.yaml").unlink(missing_ok=True)
         code, said = forked([*line, str(out), "--resume"], signal.SIGTERM, after, out / "recipe.yaml")
+        if code == 0 and steps:  # it was done before the signal came; what was saved before is compared below
+            break
         assert code == 143, said
         assert "terminated, saved after update" in said and "Traceback" not in said
         steps.append(torch.load(out / "last.ckpt", weights_only=True)["step"])
