@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lground.report.heat import heat_colors
-from lground.report.panels import panels
+from lground.report.panels import panels, plain_colors
 from lground.scans import Scan
 
 
@@ -18,9 +18,8 @@ def paint_answers(scan: Scan, scores: np.ndarray) -> Scan:
 
 def draw_answers(path: str | os.PathLike, scan: Scan, texts: Sequence[str], scores: np.ndarray) -> None:
     """Write a PNG: the scan, and beside it the heat (N, T) of each text."""
-    plain = np.full((len(scan), 3), 190, np.uint8) if scan.colors is None else scan.colors
     heats = [
         (f'"{text}"', scan.points, heat_colors(column, scan.colors))
         for text, column in zip(texts, scores.T, strict=True)
     ]
-    panels(path, [("the scan", scan.points, plain), *heats])
+    panels(path, [("the scan", scan.points, plain_colors(scan)), *heats])

@@ -7,20 +7,18 @@ import numpy as np
 
 from lground.predict import Segmentation
 from lground.predict.colors import object_colors
-from lground.report.panels import label_legend, panels
+from lground.report.panels import UNPAINTED, label_legend, panels, plain_colors
 from lground.scans import Scan
 
-UNPAINTED = 190  # grey, of a scan without colours
 Panel = tuple[str, np.ndarray, Sequence[str]]
 
 
 def draw_segmentation(path: str | os.PathLike, scan: Scan, result: Segmentation) -> None:
     """Write a PNG: the scan, its classes, and with objects these, named."""
-    plain = np.full((len(scan), 3), UNPAINTED, np.uint8) if scan.colors is None else scan.colors
     names, colors = result.label_set.names, result.label_set.colors
     known = result.labels[:, None] >= 0
     classes = np.where(known, colors[result.labels], UNPAINTED).astype(np.uint8)
-    pictures, written = [("the scan", scan.points, plain), ("classes", scan.points, classes)], []
+    pictures, written = [("the scan", scan.points, plain_colors(scan)), ("classes", scan.points, classes)], []
     if result.objects is not None:
         title = f"{len(np.unique(result.instances[result.instances >= 0]))} objects"
         pictures.append((title, scan.points, object_colors(len(result.objects))[result.instances]))

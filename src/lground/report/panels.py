@@ -9,6 +9,7 @@ import numpy as np
 from lground.files import atomic_file
 from lground.report.camera import Camera
 from lground.report.render import Drawing, draw
+from lground.scans import Scan
 
 Legend = list[tuple[str, tuple[int, int, int]]]
 Named = tuple[
@@ -18,6 +19,7 @@ DPI = 100
 TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's width
 CHARACTER = 6.5  # pixels, the width of one of a name
 LEAST_SEEN = 60  # pixels of a thing that is named
+UNPAINTED = 190  # grey, of a scan without colours
 
 
 def label_legend(labels: np.ndarray, names: Sequence[str], colors: np.ndarray, limit: int = 24) -> Legend:
@@ -28,6 +30,11 @@ def label_legend(labels: np.ndarray, names: Sequence[str], colors: np.ndarray, l
     entries = [(names[k], tuple(int(v) for v in colors[k])) for k in present[:limit]]
     rest = len(present) - limit
     return [*entries, (f"and {rest} more", (255, 255, 255))] if rest > 0 else entries
+
+
+def plain_colors(scan: Scan) -> np.ndarray:
+    """(N, 3) uint8: the scan's own colours, grey where it has none."""
+    return np.full((len(scan), 3), UNPAINTED, np.uint8) if scan.colors is None else scan.colors
 
 
 def panels(
