@@ -46,7 +46,8 @@ def choose_for(
 ) -> Config:
     """The same for a layer (offsets, Cin, Cout) over a number of tiles that need not exist yet."""
     likely = tiles if rows is None else min(tiles, -(-rows // TILE_ROWS))
-    config = tuned(device).get(key(*layer, kind_of(dtype), likely))
+    found = tuned(device)
+    config = found.get(key(*layer, kind_of(dtype), likely)) if found else None
     config = config or default(chip(device), *layer, dtype, likely)
     if config.splits > 1 and tiles * (layer[2] // config.columns) > PROGRAMS:
         return replace(config, splits=1)

@@ -2,7 +2,8 @@
 
 Triton finds the compiled kernel for some arguments in Python, in 30 to 50 us; a training step launches 600.
 What a compiled kernel depends on is little: types, whether pointers and integers are multiples of 16 (wide
-loads), which integers are 1, and the values of constants. A tuple of these is the key of a dictionary here.
+loads), which integers are 1, and the values of constants. A tuple of these is the key of a dictionary here, and
+what is found there is given straight to Triton's launcher.
 
 A network has some thirty kernels. Compiled one by one, when they are first launched, they take ten seconds;
 `compiling` does it on all cores.
@@ -65,61 +66,78 @@ class Kernel:
         self.function = function
         self.compiled = {}
         self.names = function.arg_names
-        self.signs = (
-            [_sign_of(p) for p in function.params] if isinstance(function, triton.JITFunction) else None
+        self.kinds = (
+            [_kind_of(p) for p in function.params] if isinstance(function, triton.JITFunction) else None
         )
 
     def __getitem__(self, grid: tuple[int, ...]):
         def launch(*arguments, num_warps: int = 4, num_stages: int = 3, **constants):
-            options = {"num_warps": num_warps, "num_stages": num_stages}
-            if self.signs is None:  # interpreted
+            if self.kinds is None:  # interpreted
+                options = {"num_warps": num_warps, "num_stages": num_stages}
                 return self.function[grid](*arguments, **constants, **options)
             if constants:
                 arguments += tuple(constants[name] for name in self.names[len(arguments) :])
             device = next(a for a in arguments if isinstance(a, Tensor)).get_device()
             if device == torch.cuda.current_device():
-                self._launch(grid, arguments, device, options)
+                self._launch(grid, arguments, device, num_warps, num_stages)
             else:
                 with torch.cuda.device(device):
-                    self._launch(grid, arguments, device, options)
+                    self._launch(grid, arguments, device, num_warps, num_stages)
 
         return launch
 
-    def _launch(self, grid: tuple[int, ...], arguments: tuple, device: int, options: dict) -> None:
+    def _launch(
+        self, grid: tuple[int, ...], arguments: tuple, device: int, num_warps: int, num_stages: int
+    ) -> None:
+        options = {"num_warps": num_warps, "num_stages": num_stages}
         wanted = _WANTED.get()
         if wanted is not None:
             wanted.append(self.function.run(*arguments, grid=grid, warmup=True, **options))
             return
-        key = device, *options.values(), *[sign(a) for sign, a in zip(self.signs, arguments, strict=True)]
+        key, values = self.describe(arguments)
+        key += device, num_warps, num_stages
         compiled = self.compiled.get(key)
         if compiled is None:
             self.compiled[key] = self.function[grid](*arguments, **options)
-        else:
-            compiled[(*grid, 1, 1)[:3]](*arguments)
+            return
+        x, y, z = (*grid, 1, 1)[:3]
+        stream = torch._C._cuda_getCurrentRawStream(device)
+        compiled.run(
+            x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None, *values
+        )  # no metadata and no hooks: those are of Triton's profiler
+
+    def describe(self, arguments: tuple) -> tuple[tuple, list]:
+        """What the compiled kernel for `arguments` depends on, and what it is launched with.
+
+        Tensors are launched as their addresses, which Triton then need not ask for, nor the driver confirm.
+        """
+        key, values = [], []
+        for kind, argument in zip(self.kinds, arguments, strict=True):
+            if kind is CONSTANT:
+                key.append(argument)
+            elif isinstance(argument, Tensor):
+                address = argument.data_ptr()
+                key += argument.dtype, kind is PLAIN or address % 16 == 0
+                argument = address
+            else:
+                key.append(_number(argument, kind))
+            values.append(argument)
+        return tuple(key), values
 
 
-def _sign_of(parameter):
-    """What of an argument a compiled kernel depends on, as a function of the argument."""
+CONSTANT, PLAIN, SPECIALISED = "constant", "plain", "specialised"  # what of an argument a kernel depends on
+
+
+def _kind_of(parameter) -> str:
     if parameter.is_constexpr:
-        return _value
-    return _type if parameter.do_not_specialize else _specialised
+        return CONSTANT
+    return PLAIN if parameter.do_not_specialize else SPECIALISED
 
 
-def _value(argument):
-    return argument
-
-
-def _type(argument):
+def _number(argument, kind: str):
     if isinstance(argument, int):
-        return argument.bit_length() > 31
-    return argument.dtype if isinstance(argument, Tensor) else argument is None
-
-
-def _specialised(argument):
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % 16
-    if isinstance(argument, int):
-        return argument.bit_length() > 31, argument % 16 == 0, argument == 1
+        wide = argument.bit_length() > 31
+        return wide if kind is PLAIN else (wide, argument % 16 == 0, argument == 1)
     if isinstance(argument, tuple):
-        return tuple(map(_specialised, argument))
+        return tuple(_number(a, kind) for a in argument)
     return argument is None

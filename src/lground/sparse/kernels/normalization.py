@@ -81,11 +81,14 @@ class _BatchNorm(torch.autograd.Function):
         ctx.save_for_backward(x, y if relu and add is not None else None, mean, scale, weight, bias)
         ctx.batch, ctx.relu, ctx.add_type = batch, relu, None if add is None else add.dtype
         ctx.mark_non_differentiable(mean, scale)
+        ctx.set_materialize_grads(False)  # of mean and scale: two launches for zeros that nobody reads
         return y, mean, scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient, *_):
+        if gradient is None:
+            return (None,) * 7
         x, y, mean, scale, weight, bias = ctx.saved_tensors
         want_x, want_weight, want_bias, want_add, *_ = ctx.needs_input_grad
         gradient = gradient.contiguous()

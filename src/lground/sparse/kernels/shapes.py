@@ -8,7 +8,7 @@ all but 9.0 was not measured.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -63,6 +63,7 @@ def chip(device: torch.device) -> Chip:
     return Chip(found.multi_processor_count, memory, 2 if amd else 5)
 
 
+@lru_cache(4096)
 def default(
     chip: Chip, volume: int, in_channels: int, out_channels: int, dtype: torch.dtype, number: int
 ) -> Config:

@@ -10,6 +10,7 @@ from lground.labels import LabelSet
 from lground.training.recipe import Recipe
 from lground.training.score import ObjectEvaluation, sparse_input
 from lground.training.stages.finetuning import Finetuning
+from lground.training.stages.stage import labelled
 
 
 class Instances(Finetuning):
@@ -33,7 +34,7 @@ class Instances(Finetuning):
 
     def counted(self, batch: Batch) -> Tensor:
         """Labelled voxels, voxels of objects."""
-        return torch.stack([(batch.labels >= 0).sum(), (self.objects(batch) >= 0).sum()])
+        return torch.tensor([labelled(batch.labels), labelled(self.objects(batch))])
 
     def objects(self, batch: Batch) -> Tensor:
         """The number of the object of each voxel, (M,), in its scene; -1 for none that offsets are learned from.
