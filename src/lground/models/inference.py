@@ -206,7 +206,7 @@ class _Graph:
     def _capture(self) -> None:
         from lground.sparse.kernels.launch import compiling
 
-        stream = torch.cuda.Stream(self.features.device)
+        stream = self.shared.stream
         stream.wait_stream(torch.cuda.current_stream(self.features.device))
         with torch.cuda.stream(stream):
             with compiling():
@@ -234,6 +234,7 @@ class _Shared:
     def __init__(self, device: torch.device):
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
+            self.stream = torch.cuda.Stream()  # to capture on: libraries keep memory for every stream they see
         self.lock, self.done = Lock(), torch.cuda.Event()
         self.memory = torch.empty(0, dtype=torch.uint8, device=device)
 

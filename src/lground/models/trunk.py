@@ -140,6 +140,7 @@ class Trunk:
         from lground.sparse.kernels import stem
         from lground.sparse.kernels.configuration import choose
         from lground.sparse.kernels.convolution import convolution
+        from lground.sparse.kernels.pointwise import pointwise
         from lground.sparse.kernels.tf32 import operand
 
         caps, rows = pyramid.caps, rows or pyramid.caps
@@ -167,7 +168,7 @@ class Trunk:
                 add = x
                 if block.shortcut is not None:
                     weights, shift = block.shortcut
-                    add = torch.addmm(shift, x, weights, out=second)
+                    add = pointwise(x, weights, shift, out=second)
                 last = block is blocks[-1]
                 # In place of what is added, whose elements are read before they are written.
                 target = out if last and out is not None else add

@@ -80,6 +80,11 @@ def pointwise_convolution(
             from lground.sparse.kernels.autograd import pointwise_convolution as thrifty_convolution
 
             return thrifty_convolution(features, kernel)
+        if bias is not None and not torch.is_grad_enabled() and takes_over(features.device):
+            from lground.sparse.kernels.pointwise import pointwise
+
+            features, kernel = _autocast(features, kernel)
+            return pointwise(features, kernel, bias.flatten().to(features.dtype))
         return features @ kernel if bias is None else torch.addmm(bias, features, kernel)
     with torch.no_grad():
         if epilogue.scale is not None:
