@@ -22,7 +22,7 @@ def key(pointer=None, other=None, sizes=(16, 32), number=16, free=16, constant=1
     return kernel.describe((pointer, other, sizes, number, free, constant))[0]
 
 
-@pytest.mark.skipif(kernel.kinds is None, reason="the interpreter compiles nothing")
+@pytest.mark.skipif(kernel.specialised is None, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -33,6 +33,8 @@ def key(pointer=None, other=None, sizes=(16, 32), number=16, free=16, constant=1
         {"number": 17},
         {"number": 1},
         {"number": 2**35},
+        {"number": -(2**35)},
+        {"number": 0.5},
         {"free": 2**35},
         {"constant": 2},
     ],
@@ -42,17 +44,24 @@ def test_another_kernel_where_triton_compiles_another(changed):
     assert key(**changed) != key()
 
 
-@pytest.mark.skipif(kernel.kinds is None, reason="the interpreter compiles nothing")
+@pytest.mark.skipif(kernel.specialised is None, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize(
     "changed",
-    [{"pointer": BYTES[16:]}, {"sizes": (48, 64)}, {"number": 32}, {"free": 17}, {"free": 1}],
+    [
+        {"pointer": BYTES[16:]},
+        {"sizes": (48, 64)},
+        {"number": 32},
+        {"free": 17},
+        {"free": 1},
+        {"number": -32},
+    ],
     ids=str,
 )
 def test_the_same_kernel_for_what_it_does_not_depend_on(changed):
     assert key(**changed) == key()
 
 
-@pytest.mark.skipif(kernel.kinds is None, reason="the interpreter compiles nothing")
+@pytest.mark.skipif(kernel.specialised is None, reason="the interpreter compiles nothing")
 def test_tensors_are_launched_as_addresses():
     _, values = kernel.describe((BYTES[3:], None, (1, 2), 5, 6, 7))
     assert values == [BYTES.data_ptr() + 3, None, (1, 2), 5, 6, 7]

@@ -66,13 +66,16 @@ class Kernel:
         self.function = function
         self.compiled = {}
         self.names = function.arg_names
-        self.kinds = (
-            [_kind_of(p) for p in function.params] if isinstance(function, triton.JITFunction) else None
-        )
+        self.specialised = None  # of the arguments before the constants: whether Triton looks at their values
+        if isinstance(function, triton.JITFunction):  # else it is interpreted
+            variable = [p for p in function.params if not p.is_constexpr]
+            if variable != function.params[: len(variable)]:
+                raise ValueError(f"{function.__name__}: constants come last")
+            self.specialised = [not p.do_not_specialize for p in variable]
 
     def __getitem__(self, grid: tuple[int, ...]):
         def launch(*arguments, num_warps: int = 4, num_stages: int = 3, **constants):
-            if self.kinds is None:  # interpreted
+            if self.specialised is None:
                 options = {"num_warps": num_warps, "num_stages": num_stages}
                 return self.function[grid](*arguments, **constants, **options)
             if constants:
@@ -111,33 +114,22 @@ class Kernel:
 
         Tensors are launched as their addresses, which Triton then need not ask for, nor the driver confirm.
         """
-        key, values = [], []
-        for kind, argument in zip(self.kinds, arguments, strict=True):
-            if kind is CONSTANT:
-                key.append(argument)
+        values, key = list(arguments), list(arguments[len(self.specialised) :])
+        for place, specialised in enumerate(self.specialised):
+            argument = arguments[place]
+            if argument.__class__ is int:
+                key.append(_number(argument, specialised))
             elif isinstance(argument, Tensor):
-                address = argument.data_ptr()
-                key += argument.dtype, kind is PLAIN or address % 16 == 0
-                argument = address
-            else:
-                key.append(_number(argument, kind))
-            values.append(argument)
+                values[place] = address = argument.data_ptr()
+                key += argument.dtype, specialised and address % 16
+            elif argument.__class__ is tuple:
+                key += [_number(a, specialised) for a in argument]
+            else:  # None, a float
+                key.append(argument.__class__)
         return tuple(key), values
 
 
-CONSTANT, PLAIN, SPECIALISED = "constant", "plain", "specialised"  # what of an argument a kernel depends on
-
-
-def _kind_of(parameter) -> str:
-    if parameter.is_constexpr:
-        return CONSTANT
-    return PLAIN if parameter.do_not_specialize else SPECIALISED
-
-
-def _number(argument, kind: str):
-    if isinstance(argument, int):
-        wide = argument.bit_length() > 31
-        return wide if kind is PLAIN else (wide, argument % 16 == 0, argument == 1)
-    if isinstance(argument, tuple):
-        return tuple(_number(a, kind) for a in argument)
-    return argument is None
+def _number(argument: int, specialised: bool) -> int:
+    """What a kernel depends on of a number: whether it is wide, and, where Triton looks, 1 or a multiple of 16."""
+    kind = (argument == 1) + 2 * (argument % 16 == 0) if specialised else 0
+    return kind if -(1 << 31) <= argument < 1 << 31 else ~kind
