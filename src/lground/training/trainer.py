@@ -22,6 +22,7 @@ from lground.errors import InputError
 from lground.labels import LabelSet, load_labels
 from lground.models import Model
 from lground.progress import Progress, say
+from lground.training.arriving import Arriving
 from lground.training.datasets import open_datasets
 from lground.training.ema import averaged
 from lground.training.failure import check_weights, stop_with_reproduction
@@ -130,14 +131,17 @@ class Trainer:
             self._leave()
         totals = table[:, 3:].sum(0).clamp(min=1) / len(table)  # gradients are averaged over processes
         batches = split_evenly(batches, int(table[:, 0].max()))
-        generator, sums, losses = self._generator(update), Counter(), []
+        generator, arriving = self._generator(update), []
         for k, batch in enumerate(batches, 1):
             shares = stage.counted(batch) / totals
             with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.stage):
                 loss = self.stage(batch.to(self.accelerator.device), generator)
+                arriving.append((Arriving(stage.values), shares))
                 self.accelerator.backward((loss * shares.to(loss)).sum())
-            losses.append(float(loss.detach().sum()))
-            parts = stage.weighted_parts(shares)
+        sums, losses = Counter(), []
+        for values, shares in arriving:
+            losses.append(sum(values.tolist()))
+            parts = stage.weighted_parts(values.tolist(), shares)
             sums["loss"] += sum(parts.values())
             sums.update({f"loss_{name}": value for name, value in parts.items()})
         means = dict(zip(sums, self._gather(list(sums.values())).mean(0).tolist(), strict=True))
@@ -243,6 +247,8 @@ class Trainer:
 
     def _gather(self, row: list[float]) -> torch.Tensor:
         """(processes, values) float64: the row of every process, on every one."""
+        if self.accelerator.num_processes == 1:
+            return torch.tensor([row], dtype=torch.float64)  # the device is not waited for
         kind = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
         rows = torch.tensor([row], dtype=kind, device=self.accelerator.device)
         return self.accelerator.gather(rows).cpu()

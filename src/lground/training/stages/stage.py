@@ -76,7 +76,14 @@ class Stage(nn.Module):
     @property
     def parts(self) -> dict[str, float]:
         # Read when asked for: the forward pass need not wait for the GPU.
-        return {name: float(term) for group in self._groups for name, term in group.items()}
+        return dict(
+            zip((name for group in self._groups for name in group), self.values.tolist(), strict=True)
+        )
+
+    @property
+    def values(self) -> Tensor:
+        """(T,) what `parts` holds, in its order, where the loss is."""
+        return torch.stack([term for group in self._groups for term in group.values()])
 
     def without_held_out(self, labels: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (N,), or (N, 2) with attributes, and anchors (C, ...) as if the set had the seen classes alone.
@@ -91,12 +98,12 @@ class Stage(nn.Module):
             return place[labels], anchors[self.seen]
         return torch.stack([place[labels[:, 0]], labels[:, 1]], 1), anchors[self.seen]
 
-    def weighted_parts(self, shares: Tensor) -> dict[str, float]:
-        """`parts`, each times the share (K,) of its kind of voxel; 0 where that is 0, even of NaN."""
+    def weighted_parts(self, values: list[float], shares: Tensor) -> dict[str, float]:
+        """`parts` of these `values`, each times the share (K,) of its kind of voxel; 0 where that is 0, even of NaN."""
+        kinds = zip(shares.tolist(), self._groups, strict=True)
+        named = ((name, share) for share, group in kinds for name in group)
         return {
-            name: share * float(term) if share else 0.0
-            for share, group in zip(shares.tolist(), self._groups, strict=True)
-            for name, term in group.items()
+            name: share * value if share else 0.0 for (name, share), value in zip(named, values, strict=True)
         }
 
     def total(self, *groups: dict[str, Tensor]) -> Tensor:
