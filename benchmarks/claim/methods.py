@@ -35,6 +35,9 @@ METHODS = {
     "best": Method("points to words; then what the field has learned since", "best", "best"),
 }
 EXTRA = {  # not run unless asked for
+    "unpretrained": Method(
+        "none; what follows it in best", "best", None, ("before=null", "network.classifier=random")
+    ),
     "hinge": Method("points to words, by the paper's hinge and a learned projection", "clip-only-34C", "34C"),
 }
 COMMON = (  # to all methods and both stages: a schedule that is whole in short runs, and no time spent on the way

@@ -11,11 +11,12 @@ from lground import losses
 from lground.data import SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import load_labels
-from lground.models import Model, load_model, save_model
+from lground.models import TEMPERATURE, Model, load_model, save_model
 from lground.text import Anchors, load_anchors, save_anchors
 from lground.training.recipe import load_recipe
 from lground.training.score import sparse_input
 from lground.training.stages import build_stage
+from lground.training.stages.finetuning import fitting_temperature
 
 LABELS = load_labels("scannet200")
 SMALL = ["data.voxel_size=0.1", "network.bn_momentum=0.1"]
@@ -181,6 +182,32 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is(batch, forms, name)
     with torch.no_grad():
         made.log_scale.fill_(9.0)
     assert made.temperature.item() == pytest.approx(0.01)  # the coldest
+
+
+@pytest.mark.parametrize("mode", ["none", "raw", "latent"])
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_overlap_of_cosines_is_learned_beside_every_language_loss(batch, forms, name, mode):
+    changes = f"loss.name={name}", f"attributes.mode={mode}", "attributes.latent_probability=0"
+    made = pretraining(forms, *changes, "loss.temperature=0.05", "loss.lovasz=0.4").eval()
+    batch = with_attributes(batch, torch.randint(0, 9, batch.labels.shape, generator=seeded()))
+    loss = made(batch, seeded())
+    features = made.model.network(sparse_input(batch)).features
+    names = load_anchors(forms).plain
+    expected = 0.4 * losses.lovasz_softmax(losses.anchor_similarity(features, names) / 0.05, batch.labels)
+    assert made.parts["lovasz"] == pytest.approx(expected.item(), rel=1e-5)
+    assert list(made.parts) == [name, "lovasz"] and loss.item() == pytest.approx(sum(made.parts.values()))
+
+
+def test_the_temperature_that_fits_is_found():
+    """Labels drawn from the soft-max of cosines at a temperature are likeliest near it."""
+    anchors = torch.randn(12, 8, generator=seeded(1))
+    features = torch.randn(4000, 8, generator=seeded(2))
+    cosines = losses.anchor_similarity(features, anchors)
+    for wanted in (0.02, 0.1):
+        labels = torch.multinomial((cosines / wanted).softmax(1), 1, generator=seeded(3))[:, 0]
+        labels[::3] = -1
+        assert wanted / 1.3 < fitting_temperature(features, labels, anchors) < wanted * 1.3
+    assert fitting_temperature(features, torch.full((4000,), -1), anchors) == TEMPERATURE
 
 
 def finetuning(scenes, *changes: str, name: str = "Res16UNet14AR"):
@@ -380,6 +407,7 @@ def test_what_does_not_fit_is_said_in_one_line(scenes, weights, forms, wide, of_
         (lambda: finetuning(scenes, "attributes.mode=raw"), "pretraining"),
         (lambda: finetuning(scenes, "loss.temperature_learned=true"), r"loss\.language"),
         (lambda: pretraining(forms, "loss.temperature_learned=true", "loss.name=l2"), "no temperature"),
+        (lambda: pretraining(forms, "loss.lovasz=1", "loss.name=supcon"), r"loss\.lovasz"),
     ]
     for make, words in wrong:
         with pytest.raises(InputError, match=words) as error:

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from lground.losses.common import in_float32
 
+AT_ONCE = 1 << 23  # points times classes that are sorted together, at some 40 bytes each
+
 
 @in_float32
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -20,26 +22,28 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     """
     labelled = labels >= 0
     labels, p = labels[labelled], logits[labelled].softmax(1)
-    slopes = _slopes(p.detach(), labels)
-    own = labels[:, None]
+    if not len(labels):
+        return logits.sum() * 0
+    present = torch.unique(labels)
+    slopes = _slopes(p.detach(), labels, present)
     # The loss is linear in p while the order of the errors lasts: one product, and nothing kept per class.
-    loss = torch.dot(slopes.flatten(), p.flatten()) - slopes.gather(1, own).sum()
-    return loss / torch.unique(labels).numel() if len(labels) else logits.sum() * 0
+    return (torch.dot(slopes.flatten(), p.flatten()) - slopes.gather(1, labels[:, None]).sum()) / len(present)
 
 
 @torch.no_grad()
-def _slopes(p: Tensor, labels: Tensor) -> Tensor:
-    """Derivative (N, C) of the sum over classes by p (N, C): one class at a time, so in memory of order N."""
+def _slopes(p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+    """Derivative (N, C) of the sum over the classes `present` by p (N, C): some classes at a time, for the memory."""
     slopes = torch.zeros_like(p)
     rank = torch.arange(1, len(labels) + 1, device=labels.device)
-    for c in torch.unique(labels).tolist():
-        own = labels == c
-        order = torch.where(own, 1 - p[:, c], p[:, c]).argsort(descending=True, stable=True)
-        hit = own[order]
-        seen = hit.cumsum(0).to(p.dtype)  # counts: exact
-        left = seen[-1] - seen  # |A and B| with the first k points mistaken
-        union = seen[-1] + rank - seen
+    for classes in present.split(max(1, AT_ONCE // len(labels))):
+        own = labels == classes[:, None]  # (c, N)
+        mine = p.t()[classes]
+        order = torch.where(own, 1 - mine, mine).argsort(dim=1, descending=True, stable=True)
+        hit = own.gather(1, order)
+        seen = hit.cumsum(1).to(p.dtype)  # counts: exact
+        left = seen[:, -1:] - seen  # |A and B| with the first k points mistaken
+        union = seen[:, -1:] + rank - seen
         # J_k - J_(k-1) in closed form: the difference of two nearly equal numbers has few digits left.
         step = torch.where(hit, -1.0 / union, left / (union * (union - 1)).clamp(min=1))
-        slopes[order, c] = step
+        slopes[:, classes] = torch.empty_like(step).scatter_(1, order, step).t()
     return slopes

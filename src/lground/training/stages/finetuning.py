@@ -205,14 +205,28 @@ def _anchor_channels(pretrained: Model | None, anchors: Anchors | None) -> dict[
 def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneDataset) -> None:
     """Let a fresh linear classifier say what the pretrained model says: its rows are the anchors' directions.
 
-    The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene.
+    The classifier does not normalise features, so it is scaled by their mean norm, measured on one scene, and by the
+    temperature at which the cosines tell most about the labels of that scene.
     """
     batch = collate([train_set[0, 0]])[0]
     features = _rectified_as(network, pretrained.network(sparse_input(batch)).features)
     anchors = _rectified_as(network, pretrained.project(pretrained.anchors))  # (C, d)
-    norm = features.norm(dim=1).mean()
-    network.final.kernel.copy_(F.normalize(anchors, dim=1).T / (TEMPERATURE * norm))
+    norm, temperature = features.norm(dim=1).mean(), fitting_temperature(features, batch.labels, anchors)
+    network.final.kernel.copy_(F.normalize(anchors, dim=1).T / (temperature * norm))
     network.final.bias.zero_()
+
+
+def fitting_temperature(features: Tensor, labels: Tensor, anchors: Tensor) -> float:
+    """The one of 0.01 to 0.32 at which `labels` (N,), -1 unknown, are likeliest for features (N, d) at anchors (C, d).
+
+    `TEMPERATURE` where no label is known.
+    """
+    known = labels >= 0
+    if not known.any():
+        return TEMPERATURE
+    cosines = losses.anchor_similarity(features[known], anchors)
+    tried = torch.logspace(-2, -0.5, 16).tolist()
+    return min(tried, key=lambda t: float(F.cross_entropy(cosines / t, labels[known])))
 
 
 def _rectified_as(network: Res16UNet, vectors: Tensor) -> Tensor:

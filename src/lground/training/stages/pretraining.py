@@ -17,6 +17,7 @@ from lground.training.stages.stage import Stage
 class Pretraining(Stage):
     """The loss by name, on plain or on attributed names.
 
+    loss.lovasz: beside a language loss, the Lovász-softmax loss of cosines to the plain names, over the temperature.
     attributes.mode "raw": the data changes objects and says how; the positive is the attributed form. "latent":
     features of tail classes are changed instead, by linear maps from a name to its attributed forms.
     """
@@ -28,8 +29,11 @@ class Pretraining(Stage):
             raise InputError(
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
             )
-        if recipe.loss.temperature_learned and recipe.loss.name not in ("contrastive_ce", "sigmoid"):
+        has_temperature = recipe.loss.name in ("contrastive_ce", "sigmoid") or recipe.loss.lovasz
+        if recipe.loss.temperature_learned and not has_temperature:
             raise InputError(f"loss.temperature_learned: loss.name={recipe.loss.name} has no temperature")
+        if recipe.loss.name == "supcon" and recipe.loss.lovasz:
+            raise InputError("loss.lovasz=... is of classes, and loss.name=supcon has none: set it to 0")
         anchors = load_anchors(recipe.text.anchors, names=label_set.names)
         super().__init__(recipe, label_set, representation_only=True, anchor_channels=anchors.plain.shape[1])
         self.model.anchors = anchors.plain
@@ -82,7 +86,10 @@ class Pretraining(Stage):
         elif self.attributes.mode == "latent":
             features, labels = self._attributed(features, labels, generator)
         anchors = _projected(self.model, self.anchors)
-        return self.total({self.loss.name: self._language(features, labels, anchors, generator)})
+        parts = {self.loss.name: self._language(features, labels, anchors, generator)}
+        if self.loss.lovasz:
+            parts["lovasz"] = self.loss.lovasz * self._overlap(features, batch.labels, anchors)
+        return self.total(parts)
 
     def _language(
         self, features: Tensor, labels: Tensor, anchors: Tensor, generator: torch.Generator
@@ -101,6 +108,10 @@ class Pretraining(Stage):
                 features, labels, anchors, self.bias, self.temperature, reduction=loss.reduction
             )
         return losses.embedding_regression(features, labels, anchors, reduction=loss.reduction)
+
+    def _overlap(self, features: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
+        labels, names = self.without_held_out(labels, anchors[:, 0] if anchors.ndim == 3 else anchors)
+        return losses.lovasz_softmax(losses.anchor_similarity(features, names) / self.temperature, labels)
 
     def _supcon(self, features: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         self._count_confusion(features, labels)
