@@ -105,14 +105,16 @@ def test_refusals(classifier, grounded, scan, monkeypatch):
     assert choose_device("cpu").type == "cpu"
 
 
-def test_anchors_of_another_width(weights, tmp_path):
+def test_anchors_of_another_width(weights, grounded_weights, tmp_path):
     from lground.text import Anchors, save_anchors
 
     names = ("wall", "floor", "chair", "lamp")
     save_anchors(Anchors(torch.randn(4, 96), names, "minilm", "{}"), tmp_path / "fits.safetensors")
     assert load_model(weights, tmp_path / "fits.safetensors").grounding["encoder"] == "minilm"
     save_anchors(Anchors(torch.randn(4, 50), names, "minilm", "{}"), tmp_path / "narrow.safetensors")
-    with pytest.raises(InputError, match=r"50 wide.*needs 96"):
+    with pytest.raises(InputError, match=r"50 wide.*needs 384"):
+        load_model(grounded_weights, tmp_path / "narrow.safetensors")
+    with pytest.raises(InputError, match=r"50 wide.*96 features.*meet no text.*RUN/before"):
         load_model(weights, tmp_path / "narrow.safetensors")
     save_anchors(Anchors(torch.randn(2, 96), names[:2], "minilm", "{}"), tmp_path / "few.safetensors")
     with pytest.raises(InputError, match="chair"):
