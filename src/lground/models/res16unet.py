@@ -21,7 +21,7 @@ from lground.sparse import (
     cat,
     conv_norm,
 )
-from lground.sparse.engine import uncompiled
+from lground.sparse.engine import narrowed, uncompiled
 
 STEM_CHANNELS = 32
 # (convolution, norm, blocks) of each stage; the name says p<stride of the input>s<stride of the layer>.
@@ -123,6 +123,9 @@ class Res16UNet(nn.Module):
             self.offsets = SparseConv3d(width, 3, 1, bias=True)
         else:
             self.offsets = None
+        self._convolutions = [
+            m for m in self.modules() if isinstance(m, SparseConv3d | SparseConvTranspose3d)
+        ]
 
     @uncompiled
     def forward(self, x: SparseTensor, anchors: Tensor | None = None) -> SparseTensor | tuple:
@@ -138,7 +141,11 @@ class Res16UNet(nn.Module):
             network returns `features`. With `anchors`, their projection (C, feature_channels) comes last.
         """
         features = inference.features(self, x)
-        features = self._features(x) if features is None else x.with_features(features)
+        if features is None:
+            with narrowed([conv.kernel for conv in self._convolutions], x.features.device):
+                features = self._features(x)
+        else:
+            features = x.with_features(features)
         outputs = (features,) if self.final is None else (self.final(features), features)
         if self.offsets is not None:
             outputs = (self.offsets(conv_norm(self.offsets_pre, self.bntr_offset, features)), *outputs)

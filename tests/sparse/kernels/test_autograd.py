@@ -1,7 +1,7 @@
 """Gradients of layers and networks on the kernels against plain PyTorch in float64."""
 
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import pytest
@@ -14,6 +14,7 @@ from lground.sparse import BatchNorm, SparseConv3d, SparseConvTranspose3d, Spars
 from lground.sparse.engine import PyramidMap, plain
 from lground.sparse.functional import Epilogue, sparse_convolution
 from lground.sparse.kernels import autograd
+from lground.sparse.kernels.narrow import narrow, narrowed
 
 pytestmark = pytest.mark.usefixtures("kernels")
 gpu = pytest.mark.gpu
@@ -115,6 +116,36 @@ def test_gradients_of_every_parameter_of_a_network(room, device, monkeypatch):
     net = fresh(lambda: Res16UNet(Variant((1,) * 8, (32,) * 4), representation_only=True), device)
     found, wanted = run(net, room()), run(net, room(), wide=True)
     assert_close(found, wanted, 1e-3)  # batch norm of the two voxels of the coarsest level magnifies rounding
+
+
+def test_weights_made_half_together_change_no_bit(room, device, monkeypatch):
+    monkeypatch.setattr(res16unet, "ENCODER_PLANES", (32,) * 4)
+    net = fresh(lambda: Res16UNet(Variant((1,) * 8, (32,) * 4), representation_only=True), device)
+    made = []
+    monkeypatch.setattr(autograd, "narrow", lambda w, dtype: made.append(narrow(w, dtype)) or made[-1])
+    with products("float16", device):
+        together, memory = run(net, room()), {m.untyped_storage().data_ptr() for m in made}
+        monkeypatch.setattr(res16unet, "narrowed", lambda *_: nullcontext())
+        made.clear()
+        one_by_one = run(net, room())
+    assert len(memory) == 1 and len({m.data_ptr() for m in made}) == len(made) > 20
+    assert equal(together, one_by_one)
+
+
+def test_half_weights_are_found_by_their_identity(device):
+    weights = [torch.randn(3, 5, 8, device=device) for _ in range(3)]
+    with torch.autocast(device.type, torch.float16), narrowed(weights[:2], device):
+        first, second, other = (narrow(w, torch.float16) for w in weights)
+        assert (
+            first.data_ptr() + 2 * first.numel() == second.data_ptr()
+            and narrow(weights[0], torch.float16) is first
+        )
+        assert narrow(weights[0], torch.bfloat16).dtype == torch.bfloat16
+    for weight, half in zip(weights, (first, second, other), strict=True):
+        assert half.equal(weight.half()) and not half.requires_grad
+    assert narrow(weights[0], torch.float16).data_ptr() != first.data_ptr()
+    with narrowed(weights, device):  # without autocast
+        assert narrow(weights[0], torch.float32).data_ptr() == weights[0].data_ptr()
 
 
 @contextmanager

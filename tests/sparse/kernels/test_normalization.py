@@ -123,6 +123,19 @@ def test_statistics_frozen_by_hand(device):
     assert all(value.equal(before[name]) for name, value in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_changed_statistic_shows_in_its_version(device, momentum):
+    """By which compiled plans of inference notice that a network was trained on."""
+    norm = make_norm(16, device, momentum=momentum)
+    before = {name: buffer._version for name, buffer in norm.named_buffers()}
+    batch_norm(rows(50, 16, torch.float32, device), norm)
+    assert all(buffer._version > before[name] for name, buffer in norm.named_buffers())
+    assert norm.num_batches_tracked.item() == 1
+    before = {name: buffer._version for name, buffer in norm.named_buffers()}
+    batch_norm(rows(50, 16, torch.float32, device), norm.eval())
+    assert all(buffer._version == before[name] for name, buffer in norm.named_buffers())
+
+
 def test_a_mean_far_from_zero_costs_no_more_digits_than_x_has(device):
     x = rows(3000, 16, torch.float32, device) + 1e4
     y = batch_norm(x, nn.BatchNorm1d(16).to(device))

@@ -8,6 +8,7 @@ from lground.sparse.engine import PyramidMap, Remake
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
+from lground.sparse.kernels.narrow import narrow
 from lground.sparse.kernels.tf32 import lay_out, operand
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
@@ -93,7 +94,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: PyramidMap, dtype: torch.dtype) -> Tensor:
         ctx.kernel_map, ctx.types = kernel_map, (features.dtype, kernel.dtype)
-        kernel = kernel.to(dtype)
+        kernel = narrow(kernel, dtype)
         _keep(ctx, features, kernel)
         return run(features.to(dtype), kernel, kernel_map.tiles, kernel_map.output_rows)
 
@@ -128,7 +129,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.types = features.dtype, kernel.dtype
-        kernel = kernel.to(dtype)
+        kernel = narrow(kernel, dtype)
         _keep(ctx, features, kernel)
         return features.to(dtype) @ kernel
 

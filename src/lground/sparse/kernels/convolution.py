@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lground.sparse.kernels.epilogue import finish
 from lground.sparse.kernels.launch import Kernel
-from lground.sparse.kernels.shapes import Config
+from lground.sparse.kernels.shapes import Config, counters
 from lground.sparse.kernels.tiles import Tiles
 
 
@@ -161,7 +161,7 @@ def convolution(
         scale, shift: (Cout,) float32. add: (N_out, Cout).
         mirrored: take matrix K - 1 - k for offset k.
         precision: "ieee", "tf32" or "tf32x3" of float32 products.
-        arrivals: (at least tiles x programs along the columns,) int32 zeros, left as zeros; made when None.
+        arrivals: (at least tiles x programs along the columns,) int32 zeros, left as zeros; None for the stream's own.
         parts: (splits x capacity x Cout,) float32 or more, to write partial sums in; made when None or too small.
         order: (N_out,) int64 where each row of the result goes in `out`; None leaves it in its place.
         round_result: round to the nearest TF32 number (see `tf32`): what is written will be multiplied next.
@@ -175,7 +175,7 @@ def convolution(
         if parts is None or parts.numel() < size:
             parts = torch.empty(size, dtype=torch.float32, device=x.device)
         if arrivals is None:
-            arrivals = torch.zeros(programs[0] * programs[1], dtype=torch.int32, device=x.device)
+            arrivals = counters(x.device)
     w_offset, w_in, w_out = kernel.stride()
     first = kernel[-1] if mirrored else kernel
     convolve[programs](

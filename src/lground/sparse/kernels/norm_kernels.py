@@ -58,7 +58,7 @@ def statistics(
 @Kernel
 @triton.jit(do_not_specialize=SIZES)
 def merge_statistics(
-    means, squares, mean, scale, running_mean, running_var, tracked, momentum, eps,
+    means, squares, mean, scale, running_mean, running_var, tracked, counter, momentum, eps,
     rows, per, programs, C: tl.constexpr, PROGRAMS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     program = tl.arange(0, PROGRAMS)
@@ -71,6 +71,9 @@ def merge_statistics(
     there = column < C
     tl.store(mean + column, whole, mask=there)
     tl.store(scale + column, tl.rsqrt(variance + eps), mask=there)
+    if counter is not None:
+        if tl.program_id(0) == 0:
+            tl.store(counter, tl.load(counter) + 1)
     if running_mean is not None:
         if tracked is not None:  # the running statistics are those of all batches so far
             momentum = 1.0 / tl.load(tracked).to(tl.float32)

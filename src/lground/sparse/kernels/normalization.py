@@ -48,8 +48,6 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm1d, add: Tensor | None = None, relu:
     if len(x) < 2:  # torch knows what to say
         return plain_batch_norm(x, norm, add, relu)
     batch = norm.training or norm.running_mean is None
-    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
     y, mean, scale = _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, batch, relu)
     if add is None and torch.is_grad_enabled():
         Remake.note(
@@ -137,9 +135,13 @@ def _batch_statistics(x: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     mean, scale = (torch.empty(columns, dtype=torch.float32, device=x.device) for _ in range(2))
     update = norm.training and norm.track_running_stats and norm.running_mean is not None
     running = (norm.running_mean, norm.running_var) if update else (None, None)
-    tracked = norm.num_batches_tracked if norm.momentum is None else None
+    tracked, counter = None, norm.num_batches_tracked if update else None
+    if counter is not None and norm.momentum is None:
+        tracked, counter = counter.add_(1), None  # which all programs read
+    if update:  # who watches them shall see it
+        torch.autograd.graph.increment_version([t for t in (*running, counter) if t is not None])
     merge_statistics[(cdiv(columns, 16),)](
-        means, squares, mean, scale, *running, tracked, norm.momentum or 0.0, norm.eps,
+        means, squares, mean, scale, *running, tracked, counter, norm.momentum or 0.0, norm.eps,
         rows, per, grid[0], columns, power_of_2(PROGRAMS), 16, num_warps=8,
     )  # fmt: skip
     return mean, scale

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
+from torch import Tensor
 
 from lground.sparse.kernels.tiles import TILE_ROWS
 
@@ -110,3 +111,14 @@ def fits(
         and 1 <= config.splits <= volume
         and shared_memory(config.columns, config.depth, config.stages, dtype) <= chip.shared_memory
     )
+
+
+_COUNTERS: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def counters(device: torch.device) -> Tensor:
+    """(PROGRAMS,) int32 zeros of the current stream, where kernels that leave them zero run one after another."""
+    key = device, torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
+    if key not in _COUNTERS:
+        _COUNTERS[key] = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
+    return _COUNTERS[key]
