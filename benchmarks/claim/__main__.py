@@ -3,11 +3,12 @@
     python benchmarks/claim --gpu-jobs 4                  # rooms, then 5 methods x 2 annotations x 3 seeds
     python benchmarks/claim --gpu-jobs 4 --minutes 25     # starts no run that would not end in time
     python benchmarks/claim --quick                       # a minute or two on two CPU cores
-    python benchmarks/claim --methods best,best~ema=0     # what one part of a method gives
+    python benchmarks/claim --methods best,unpretrained,best~loss.lovasz=0    # what one part of a method gives
 
 Every method sees the same number of updates in all, pretraining included, with the same optimiser and schedule.
 `--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
-with the runs that are missing. `--work` holds the rooms, the anchors and the runs under way.
+with the runs that are missing. `--work` holds the rooms, the anchors and the runs under way. Runs side by side on one GPU
+take turns on it unless NVIDIA's MPS is on (`nvidia-cuda-mps-control -d`): then they share it, in two thirds of the time.
 """
 
 import argparse
