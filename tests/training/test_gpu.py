@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lground.training import load_recipe, train
+from lground.training.arriving import Arriving
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,3 +56,13 @@ def test_segment_on_cuda_equals_the_cpu(store, anchors, tmp_path):
     # Half precision on CUDA: logits are off by 0.3 % of about 1.
     assert np.abs(results[0].scores - results[1].scores).mean() < 1e-3
     assert np.allclose(results[0].scores, results[1].scores, atol=5e-3)
+
+
+def test_numbers_arrive_as_they_were_before_later_work():
+    tensor = torch.ones(3, device="cuda")
+    work = torch.randn(4096, 4096, device="cuda")
+    for _ in range(20):
+        work = work @ work / 64
+    arriving = Arriving(tensor * 2)
+    tensor.fill_(7)
+    assert arriving.tolist() == [2, 2, 2] and arriving.tolist() == [2, 2, 2]
