@@ -136,7 +136,7 @@ def read(folder: Path, dataset: data.SceneDataset) -> data.Sample:
 def time_loader(dataset: data.SceneDataset, options: argparse.Namespace) -> dict:
     """Scenes per second of wall-clock time through the loader, its start left out."""
     dataset.folders *= -(-(options.rounds + 1) * options.workers // len(dataset))
-    loader = iter(data.build_loader(dataset, 1, shuffle=True, workers=options.workers))
+    loader = iter(data.build_loader(dataset, 1, shuffle=True, workers=options.workers, whole=False))
     for _ in range(options.workers):
         next(loader)
     start = time.monotonic()

@@ -60,6 +60,22 @@ def test_to_moves_every_tensor():
     assert moved.scenes is batch.scenes
 
 
+TENSORS = ("coordinates", "features", "labels", "instances", "attributes")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=7))
+def test_halves_are_what_their_scenes_make(sizes, whole):
+    scenes = [scene_of(size, str(i)) for i, size in enumerate(sizes)]
+    middle = (len(scenes) + 1) // 2
+    halves = collate(scenes, whole=whole)[0].halves()
+    for half, mine in zip(halves, (scenes[:middle], scenes[middle:]), strict=True):
+        (expected,) = collate(mine)
+        assert all(getattr(half, name).equal(getattr(expected, name)) for name in TENSORS)
+        assert (half.names, half.sizes) == ([s.name for s in mine], [len(s) for s in mine])
+        assert half.scenes == (mine if whole else [])
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 60))
 def test_point_limit_conserves_the_scenes(sizes, limit):

@@ -127,6 +127,16 @@ def test_cache_gives_the_same_items_without_the_files(store, train, tmp_path):
     assert equal(one, two) and equal(two, three)
 
 
+def test_batches_for_training_leave_their_scenes_behind(train):
+    options = {"batch_size": 2, "shuffle": True, "epoch": 1, "workers": 1}
+    whole, slim = (list(build_loader(train, whole=whole, **options)) for whole in (True, False))
+    for one, other in zip(whole, slim, strict=True):
+        for batch, bare in zip(one, other, strict=True):
+            assert batch.labels.equal(bare.labels) and batch.coordinates.equal(bare.coordinates)
+            assert [scene.name for scene in batch.scenes] == batch.names == bare.names and not bare.scenes
+            assert [len(scene) for scene in batch.scenes] == batch.sizes == bare.sizes
+
+
 def test_same_batches_for_any_number_of_workers_and_after_resume(train):
     options = {"batch_size": 2, "point_limit": 700, "shuffle": True, "seed": 5, "epoch": 1}
     whole = flatten(build_loader(train, **options))

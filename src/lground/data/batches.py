@@ -21,11 +21,26 @@ class Batch:
     labels: Tensor  # (M,) int64, -1 ignored
     instances: Tensor  # (M,) int64, -1 none
     attributes: Tensor  # (M,) int64, 0 plain, 1 to 8 red, green, blue, yellow, dark, bright, big, small
-    scenes: list[VoxelScene]  # stays on the CPU
+    names: list[str]  # of the scenes
+    sizes: list[int]  # voxels of each
+    scenes: list[VoxelScene]  # stay on the CPU; empty where nobody asks for more than the above
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Its first scenes, and the others, of which there may be one less."""
+        middle = (len(self.names) + 1) // 2
+        row = sum(self.sizes[:middle])
+        first = self._part(slice(row), slice(middle))
+        second = self._part(slice(row, None), slice(middle, None))
+        coordinates = second.coordinates - second.coordinates.new_tensor([middle, 0, 0, 0])
+        return first, replace(second, coordinates=coordinates)
+
+    def _part(self, rows: slice, scenes: slice) -> "Batch":
+        lists = {name: getattr(self, name)[scenes] for name in ("names", "sizes", "scenes")}
+        return replace(self._map(lambda tensor: tensor[rows]), **lists)
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by torch's DataLoader where there is a GPU)."""
@@ -37,11 +52,14 @@ class Batch:
 
 
 def collate(
-    scenes: Sequence[VoxelScene], point_limit: int | None = None, scene_limit: int | None = None
+    scenes: Sequence[VoxelScene],
+    point_limit: int | None = None,
+    scene_limit: int | None = None,
+    whole: bool = True,
 ) -> list[Batch]:
     """Put the scenes of one step into micro-batches, in order, dropping none.
 
-    A micro-batch holds at most `point_limit` voxels and `scene_limit` scenes.
+    A micro-batch holds at most `point_limit` voxels and `scene_limit` scenes; if `whole`, the scenes themselves, too.
 
     The step accumulates gradients over the micro-batches. (The original drops what exceeds the limit.) A
     single scene above the limit is a micro-batch of its own; the first such scene is reported once.
@@ -57,7 +75,7 @@ def collate(
             _report_large(scene, point_limit)
         groups[-1].append(scene)
         room -= len(scene)
-    return [_batch(group) for group in groups]
+    return [_batch(group, whole) for group in groups]
 
 
 _reported = mmap.mmap(-1, 1)  # one byte shared with forked workers, so that the line below appears once
@@ -72,7 +90,7 @@ def _report_large(scene: VoxelScene, point_limit: int) -> None:
         )
 
 
-def _batch(scenes: list[VoxelScene]) -> Batch:
+def _batch(scenes: list[VoxelScene], whole: bool) -> Batch:
     colors = _joined([scene.colors for scene in scenes])
     return Batch(
         coordinates=_coordinates(scenes),
@@ -80,7 +98,9 @@ def _batch(scenes: list[VoxelScene]) -> Batch:
         labels=_joined([scene.labels for scene in scenes]),
         instances=_joined([scene.instances for scene in scenes]),
         attributes=_joined([scene.attributes for scene in scenes]),
-        scenes=scenes,
+        names=[scene.name for scene in scenes],
+        sizes=[len(scene) for scene in scenes],
+        scenes=scenes if whole else [],
     )
 
 

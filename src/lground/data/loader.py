@@ -100,12 +100,14 @@ def build_loader(
     start_batch: int = 0,
     num_replicas: int = 1,
     rank: int = 0,
+    whole: bool = True,
 ) -> SceneLoader:
     """The loader of one epoch; each item is one step of one process, a list of micro-batches.
 
     batch_size: most scenes per micro-batch. accumulate: that many times batch_size scenes make a step of one
     process. point_limit: most voxels per micro-batch. workers: loading processes (0: load in this one); the
-    items are the same whatever their number. The rest: `EpochSampler`.
+    items are the same whatever their number. whole: whether batches carry their scenes, as evaluation needs them; at
+    2 cm that is as much again as twice the batch, all through a pipe. The rest: `EpochSampler`.
     Already sharded: not to be sharded again by an engine.
     """
     return SceneLoader(
@@ -121,7 +123,10 @@ def build_loader(
             rank=rank,
         ),
         collate_fn=partial(
-            collate, point_limit=point_limit, scene_limit=batch_size if accumulate > 1 else None
+            collate,
+            point_limit=point_limit,
+            scene_limit=batch_size if accumulate > 1 else None,
+            whole=whole,
         ),
         num_workers=workers,
         worker_init_fn=_start_worker,

@@ -26,7 +26,7 @@ def stop_with_reproduction(
     `where` says, their losses and scenes, and process-<rank>-<k>.npz with their arrays (see `Batch`).
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
-    names = [[scene.name for scene in batch.scenes] for batch in batches]
+    names = [batch.names for batch in batches]
     try:
         if rank == 0:
             _save_stage(folder, recipe, stage)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from lground.data import Batch, collate
+from lground.data import Batch
 
 
 def split_evenly(batches: list[Batch], count: int) -> list[Batch]:
@@ -16,16 +16,11 @@ def split_evenly(batches: list[Batch], count: int) -> list[Batch]:
     """
     batches = list(batches)
     while len(batches) < count:
-        parts = [i for i, batch in enumerate(batches) if len(batch.scenes) > 1]
+        parts = [i for i, batch in enumerate(batches) if len(batch.names) > 1]
         if not parts:
             smallest = min(batches, key=lambda batch: len(batch.labels))
             blank = replace(smallest, labels=torch.full_like(smallest.labels, -1))
             return batches + [blank] * (count - len(batches))
         largest = max(parts, key=lambda i: len(batches[i].labels))
-        batches[largest : largest + 1] = _halves(batches[largest])
+        batches[largest : largest + 1] = batches[largest].halves()
     return batches
-
-
-def _halves(batch: Batch) -> list[Batch]:
-    middle = (len(batch.scenes) + 1) // 2
-    return [collate(scenes)[0] for scenes in (batch.scenes[:middle], batch.scenes[middle:])]

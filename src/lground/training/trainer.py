@@ -123,7 +123,7 @@ class Trainer:
         Returns the loss and its parts, over all processes.
         """
         update, stage = self.epoch * self.steps + self.step, self.bare_stage
-        scenes = sum(len(batch.scenes) for batch in batches)
+        scenes = sum(len(batch.names) for batch in batches)
         counts = sum(stage.counted(batch) for batch in batches).tolist()
         # (processes, 3 + K): whoever is asked to stop, all stop before the same update
         table = self._gather([len(batches), scenes, int(self.stop.asked), *counts])
@@ -272,4 +272,5 @@ class Trainer:
             start_batch=start,
             num_replicas=processes if train else min(processes, len(dataset)),
             rank=self.accelerator.process_index,
+            whole=not train,
         )
