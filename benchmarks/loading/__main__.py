@@ -140,7 +140,7 @@ def time_loader(dataset: data.SceneDataset, options: argparse.Namespace) -> dict
     for _ in range(options.workers):
         next(loader)
     start = time.monotonic()
-    scenes = sum(len(batch.scenes) for step in loader for batch in step)
+    scenes = sum(len(batch.names) for step in loader for batch in step)
     seconds = time.monotonic() - start
     return {"workers": options.workers, "scenes": scenes, "scenes_per_second": scenes / seconds}
 
