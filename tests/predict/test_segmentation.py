@@ -112,10 +112,12 @@ def test_anchors_of_another_width(weights, grounded_weights, tmp_path):
     save_anchors(Anchors(torch.randn(4, 96), names, "minilm", "{}"), tmp_path / "fits.safetensors")
     assert load_model(weights, tmp_path / "fits.safetensors").grounding["encoder"] == "minilm"
     save_anchors(Anchors(torch.randn(4, 50), names, "minilm", "{}"), tmp_path / "narrow.safetensors")
-    with pytest.raises(InputError, match=r"50 wide.*needs 384"):
-        load_model(grounded_weights, tmp_path / "narrow.safetensors")
-    with pytest.raises(InputError, match=r"50 wide.*96 features.*meet no text.*RUN/before"):
+    with pytest.raises(InputError, match=r"50 wide.*needs 96"):
         load_model(weights, tmp_path / "narrow.safetensors")
+    with pytest.raises(InputError, match=r"meet no text.*RUN/before"):
+        load_model(weights, tmp_path / "narrow.safetensors")
+    with pytest.raises(InputError, match=r"50 wide.*needs 384.*text encoder"):
+        load_model(grounded_weights, tmp_path / "narrow.safetensors")
     save_anchors(Anchors(torch.randn(2, 96), names[:2], "minilm", "{}"), tmp_path / "few.safetensors")
     with pytest.raises(InputError, match="chair"):
         load_model(weights, tmp_path / "few.safetensors")

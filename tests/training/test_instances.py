@@ -306,25 +306,17 @@ PLAIN += ["schedule.name=constant", "epochs=1", "validate_every=1"]
 def test_two_processes_give_the_update_of_one(uneven, trained, tmp_path):
     """Offsets are averaged over the voxels of objects of both, which have different shares of them; so is AP."""
     start = trained / "instances"
-    line = ["instances", "demo", f"data.root={uneven}", *PLAIN, f"network.weights={start}", "--out"]
+    # Voxels of 10 cm leave so few at the coarsest level that a ReLU which rounding decides moves weights by a percent.
+    line = ["instances", "demo", f"data.root={uneven}", "data.voxel_size=0.05", *PLAIN]
+    line += [f"network.weights={start}", "--out"]
     assert main([*line, str(tmp_path / "one"), "data.batch_size=2"]) == 0
     assert main([*line, str(tmp_path / "two"), "data.batch_size=1", "devices=2"]) == 0
     start, one, two = (weights_of(run) for run in (start, tmp_path / "one", tmp_path / "two"))
     learned = [name for name in one if name.endswith(("kernel", "weight", "bias"))]
-    heads = [name for name in learned if name.startswith(("final.", "offsets."))]
-
-    def apart(names):
-        """How far the two are from one another, as a share of how far they went."""
-        other, moved = (
-            torch.cat([(one[name] - weights[name]).flatten() for name in names]).norm()
-            for weights in (two, start)
-        )
-        return float(other / moved)
-
-    assert apart(heads) < 1e-3
-    # A ReLU that rounding decides (a coarse level has few voxels) changes the gradients of all that lies before it by
-    # percents; a wrong weight, or gradients and statistics of one process alone, change them by tens.
-    assert apart(learned) < 0.05
+    moved, apart = (
+        torch.cat([(one[name] - other[name]).flatten() for name in learned]).norm() for other in (start, two)
+    )
+    assert apart < 0.01 * moved
     for first, second in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         for key in first:
             if key.startswith("loss"):

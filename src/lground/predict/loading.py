@@ -24,14 +24,14 @@ def load_model(path: str | os.PathLike, anchors: str | os.PathLike | None = None
     loaded = load_anchors(anchors, model.label_set.names)
     vectors = loaded.plain
     if vectors.shape[1] != text_width(model):
-        what = f"{anchors}: its anchors are {vectors.shape[1]} wide"
+        advice = "make them with the text encoder the model was trained with"
         if model.has_classifier and model.network.projection_layer is None and not model.grounding:
-            raise InputError(
-                f"{what}, but the {text_width(model)} features of {path} meet no text: use the pretraining it started "
-                "from (RUN/before), or a network that keeps its projection of texts (recipe best)"
+            advice = (
+                "but its features meet no text; use the pretraining it started from (RUN/before), or a network that "
+                "keeps its projection of texts (recipe best)"
             )
         raise InputError(
-            f"{what}, {path} needs {text_width(model)}: make them with the text encoder the model was trained with"
+            f"{anchors}: its anchors are {vectors.shape[1]} wide, {path} needs {text_width(model)}: {advice}"
         )
     model.anchors = vectors
     model.grounding = {"encoder": loaded.encoder, "prompt": loaded.prompt}
