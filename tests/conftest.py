@@ -25,7 +25,7 @@ if HAS_TRITON and not torch.cuda.is_available():
     import triton.experimental.gluon  # noqa: F401
     from triton.runtime.interpreter import InterpretedFunction, interpreter_builder
 
-    from lground.sparse.kernels import autograd, narrow, normalization, pointwise  # noqa: F401
+    from lground.sparse.kernels import autograd, normalization, pointwise  # noqa: F401
 
     def call(self, *arguments, _patched=set(), _call=InterpretedFunction.__call__, **options):  # noqa: B006
         """A function that a kernel calls patches Triton's language for its module: once is enough, and every time

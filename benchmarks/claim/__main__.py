@@ -8,8 +8,7 @@
 Every method sees the same number of updates in all, pretraining included, with the same optimiser and schedule.
 `--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
 with the runs that are missing. `--work` holds the rooms, the anchors and the runs under way. Runs side by side on one
-GPU take turns on it unless NVIDIA's MPS is on (`nvidia-cuda-mps-control -d`): then they share it, in two thirds of
-the time.
+GPU take turns on it unless NVIDIA's MPS is on (`nvidia-cuda-mps-control -d`): then they share it (NOTES.md has times).
 """
 
 import argparse

@@ -234,9 +234,8 @@ class _Shared:
     def __init__(self, device: torch.device):
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
-            self.stream = (
-                torch.cuda.Stream()
-            )  # to capture on: libraries keep memory for every stream they see
+            # To capture on, always the same: libraries keep memory for every stream that they see.
+            self.stream = torch.cuda.Stream()
         self.lock, self.done = Lock(), torch.cuda.Event()
         self.memory = torch.empty(0, dtype=torch.uint8, device=device)
 

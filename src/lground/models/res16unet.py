@@ -21,7 +21,8 @@ from lground.sparse import (
     cat,
     conv_norm,
 )
-from lground.sparse.engine import narrowed, uncompiled
+from lground.sparse.engine import uncompiled
+from lground.sparse.kernels.narrow import narrowed
 
 STEM_CHANNELS = 32
 # (convolution, norm, blocks) of each stage; the name says p<stride of the input>s<stride of the layer>.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property, wraps
@@ -42,15 +42,6 @@ def plain() -> Iterator[None]:
 def takes_over(device: torch.device) -> bool:
     """Whether the kernels run here: on CUDA, or anywhere under Triton's interpreter."""
     return not _PLAIN.get() and _installed() and (device.type == "cuda" or _interpreted())
-
-
-def narrowed(weights: list[Tensor], device: torch.device) -> AbstractContextManager[None]:
-    """Within it, in training, the kernels find float32 `weights` in autocast's half type, all made by one launch."""
-    if not torch.is_grad_enabled() or not takes_over(device):
-        return nullcontext()
-    from lground.sparse.kernels import narrow
-
-    return narrow.narrowed(weights, device)
 
 
 def uncompiled(function):

@@ -139,9 +139,10 @@ class Trainer:
                 arriving.append((Arriving(stage.values), shares))
                 self.accelerator.backward((loss * shares.to(loss)).sum())
         sums, losses = Counter(), []
-        for values, shares in arriving:
-            losses.append(sum(values.tolist()))
-            parts = stage.weighted_parts(values.tolist(), shares)
+        for terms, shares in arriving:
+            values = terms.tolist()
+            losses.append(sum(values))
+            parts = stage.weighted_parts(values, shares)
             sums["loss"] += sum(parts.values())
             sums.update({f"loss_{name}": value for name, value in parts.items()})
         means = dict(zip(sums, self._gather(list(sums.values())).mean(0).tolist(), strict=True))

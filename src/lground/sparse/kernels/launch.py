@@ -76,8 +76,9 @@ class Kernel:
     def __getitem__(self, grid: tuple[int, ...]):
         def launch(*arguments, num_warps: int = 4, num_stages: int = 3, **constants):
             if self.specialised is None:
-                options = {"num_warps": num_warps, "num_stages": num_stages}
-                return self.function[grid](*arguments, **constants, **options)
+                return self.function[grid](
+                    *arguments, **constants, num_warps=num_warps, num_stages=num_stages
+                )
             if constants:
                 arguments += tuple(constants[name] for name in self.names[len(arguments) :])
             device = next(a for a in arguments if isinstance(a, Tensor)).get_device()
@@ -92,16 +93,19 @@ class Kernel:
     def _launch(
         self, grid: tuple[int, ...], arguments: tuple, device: int, num_warps: int, num_stages: int
     ) -> None:
-        options = {"num_warps": num_warps, "num_stages": num_stages}
         wanted = _WANTED.get()
         if wanted is not None:
-            wanted.append(self.function.run(*arguments, grid=grid, warmup=True, **options))
+            wanted.append(
+                self.function.run(
+                    *arguments, grid=grid, warmup=True, num_warps=num_warps, num_stages=num_stages
+                )
+            )
             return
         key, values = self.describe(arguments)
         key += device, num_warps, num_stages
         compiled = self.compiled.get(key)
         if compiled is None:
-            self.compiled[key] = self.function[grid](*arguments, **options)
+            self.compiled[key] = self.function[grid](*arguments, num_warps=num_warps, num_stages=num_stages)
             return
         x, y, z = (*grid, 1, 1)[:3]
         stream = torch._C._cuda_getCurrentRawStream(device)

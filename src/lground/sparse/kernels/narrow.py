@@ -1,4 +1,7 @@
-"""Weights in half precision, made for a whole network by one launch instead of one for every layer."""
+"""Weights in half precision, made for a whole network by one launch instead of one for every layer.
+
+Nothing here needs Triton.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from lground.sparse.engine import takes_over
+
 HALF = torch.float16, torch.bfloat16
 _MADE: ContextVar[dict[int, Tensor] | None] = ContextVar(
     "made", default=None
@@ -17,8 +22,12 @@ _MADE: ContextVar[dict[int, Tensor] | None] = ContextVar(
 
 @contextmanager
 def narrowed(weights: Iterable[Tensor], device: torch.device) -> Iterator[None]:
-    """Within it, `narrow` finds `weights` in autocast's type, if that is a half one; they must not change meanwhile."""
-    if not torch.is_autocast_enabled(device.type) or torch.get_autocast_dtype(device.type) not in HALF:
+    """Within it, in training, `narrow` finds float32 `weights` in autocast's type, if that is a half one.
+
+    They must not change meanwhile.
+    """
+    halves = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) in HALF
+    if not halves or not torch.is_grad_enabled() or not takes_over(device):
         yield
         return
     weights = [w for w in weights if w.dtype == torch.float32 and w.device == device and w.is_contiguous()]

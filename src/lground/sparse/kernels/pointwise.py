@@ -10,11 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
+from lground.sparse.kernels.narrow import HALF
 
 ROWS = 64  # per program
 WIDEST = 256  # columns per program
 PROGRAMS = 256  # about two for each multiprocessor; fewer leave some idle
-HALF = torch.float16, torch.bfloat16
 
 
 def pointwise(x: Tensor, kernel: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:

@@ -33,7 +33,7 @@ class Pretraining(Stage):
         if recipe.loss.temperature_learned and not has_temperature:
             raise InputError(f"loss.temperature_learned: loss.name={recipe.loss.name} has no temperature")
         if recipe.loss.name == "supcon" and recipe.loss.lovasz:
-            raise InputError("loss.lovasz=... is of classes, and loss.name=supcon has none: set it to 0")
+            raise InputError("loss.lovasz is of classes, and loss.name=supcon has none: set it to 0")
         anchors = load_anchors(recipe.text.anchors, names=label_set.names)
         super().__init__(recipe, label_set, representation_only=True, anchor_channels=anchors.plain.shape[1])
         self.model.anchors = anchors.plain
