@@ -22,7 +22,7 @@ from lground.sparse import (
     conv_norm,
 )
 from lground.sparse.engine import uncompiled
-from lground.sparse.kernels.narrow import narrowed
+from lground.sparse.narrow import narrowed
 
 STEM_CHANNELS = 32
 # (convolution, norm, blocks) of each stage; the name says p<stride of the input>s<stride of the layer>.

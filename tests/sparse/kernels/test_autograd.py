@@ -14,7 +14,7 @@ from lground.sparse import BatchNorm, SparseConv3d, SparseConvTranspose3d, Spars
 from lground.sparse.engine import PyramidMap, plain
 from lground.sparse.functional import Epilogue, sparse_convolution
 from lground.sparse.kernels import autograd
-from lground.sparse.kernels.narrow import narrow, narrowed
+from lground.sparse.narrow import narrow, narrowed
 
 pytestmark = pytest.mark.usefixtures("kernels")
 gpu = pytest.mark.gpu

@@ -8,10 +8,10 @@ from lground.sparse.engine import PyramidMap, Remake
 from lground.sparse.functional import Epilogue, data_gradient
 from lground.sparse.kernels import convolution, stem
 from lground.sparse.kernels.configuration import choose
-from lground.sparse.kernels.narrow import narrow
 from lground.sparse.kernels.tf32 import lay_out, operand
 from lground.sparse.kernels.tiles import Tiles
 from lground.sparse.kernels.weight_gradient import weight_gradient
+from lground.sparse.narrow import narrow
 
 TYPES = torch.float16, torch.bfloat16, torch.float32
 

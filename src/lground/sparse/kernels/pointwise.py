@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
-from lground.sparse.kernels.narrow import HALF
+from lground.sparse.narrow import HALF
 
 ROWS = 64  # per program
 WIDEST = 256  # columns per program

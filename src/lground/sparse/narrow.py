@@ -1,7 +1,4 @@
-"""Weights in half precision, made for a whole network by one launch instead of one for every layer.
-
-Nothing here needs Triton.
-"""
+"""Weights in half precision, made for a whole network by one launch instead of one for every layer."""
 
 from __future__ import annotations
 
@@ -15,9 +12,8 @@ from torch import Tensor
 from lground.sparse.engine import takes_over
 
 HALF = torch.float16, torch.bfloat16
-_MADE: ContextVar[dict[int, Tensor] | None] = ContextVar(
-    "made", default=None
-)  # by the identity of the weight
+# By the identity of the weight:
+_MADE: ContextVar[dict[int, Tensor] | None] = ContextVar("made", default=None)
 
 
 @contextmanager
