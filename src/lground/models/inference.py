@@ -103,6 +103,8 @@ class Plans:
         self.graphs: dict[tuple, _Graph] = {}
         self.room = list(ROOM)  # grows where a scene needs more
         self.shared = _shared(device)
+        with self.shared.lock:
+            self.shared.plans.add(self)
 
     def __call__(self, x: SparseTensor) -> Tensor | object | None:
         """Features of the voxels; STALE if the network has changed; None if layers have to be run one by one."""
@@ -133,12 +135,8 @@ class Plans:
         key = capacity, features.shape[1], features.dtype
         if key not in self.graphs and len(self.graphs) == GRAPHS:
             del self.graphs[next(iter(self.graphs))]
-        memory = self.shared.memory
-        graph = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
-        if self.shared.memory is not memory:
-            self.graphs.clear()  # they would keep the smaller memory
-        self.graphs[key] = graph
-        return graph
+        self.graphs[key] = self.graphs.pop(key, None) or _Graph(self.trunk, capacity, self.room, features)
+        return self.graphs[key]
 
 
 class _Graph:
@@ -238,12 +236,17 @@ class _Shared:
             self.stream = torch.cuda.Stream()
         self.lock, self.done = Lock(), torch.cuda.Event()
         self.memory = torch.empty(0, dtype=torch.uint8, device=device)
+        self.plans: weakref.WeakSet[Plans] = weakref.WeakSet()
 
     def space(self, size: int) -> Tensor:
         """(size,) uint8 for what a scene needs while it passes: new memory, if what there is does not suffice."""
         if len(self.memory) < size:
             self.done.synchronize()
-            self.memory = torch.empty(_rounded(size), dtype=torch.uint8, device=self.memory.device)
+            for plans in self.plans:
+                plans.graphs.clear()  # they lie in what is too small
+            self.memory = self.memory.new_empty(0)
+            torch.cuda.empty_cache()  # the smaller and the larger are never there together
+            self.memory = self.memory.new_empty(_rounded(size))
         return self.memory[:size]
 
 
