@@ -134,7 +134,7 @@ def test_weights_made_half_together_change_no_bit(room, device, monkeypatch):
 
 def test_half_weights_are_found_by_their_identity(device):
     weights = [torch.randn(3, 5, 8, device=device) for _ in range(3)]
-    with torch.autocast(device.type, torch.float16), narrowed(weights[:2], device):
+    with torch.autocast(device.type, torch.float16), narrowed(weights[:2], weights[0].device):
         first, second, other = (narrow(w, torch.float16) for w in weights)
         assert (
             first.data_ptr() + 2 * first.numel() == second.data_ptr()

@@ -149,8 +149,8 @@ def test_layers_are_those_that_a_network_runs(scan, kernels, monkeypatch):
 
     monkeypatch.setattr(autograd, "choose", choose)
     monkeypatch.setattr(res16unet, "ENCODER_PLANES", (32, 64, 64, 96))
-    network = Res16UNet(Variant((1,) * 8, (64, 64, 32, 96))).eval()
     voxels = scan(40)
+    network = Res16UNet(Variant((1,) * 8, (64, 64, 32, 96))).eval().to(voxels.device)
     with torch.no_grad():
         network._features(SparseTensor(torch.rand(len(voxels), 3, device=voxels.device), voxels))
     found = layers(network)
@@ -159,16 +159,15 @@ def test_layers_are_those_that_a_network_runs(scan, kernels, monkeypatch):
     assert {f.level for f in found if f.kind == "up"} == {1, 2, 3, 4}
 
 
-def test_every_class_of_layers_is_looked_at_once_until_time_is_up(monkeypatch):
+def test_every_class_of_layers_is_looked_at_once_until_time_is_up(device, monkeypatch):
     monkeypatch.setattr(tuning, "VOXELS", (120, 100))
     monkeypatch.setattr(tuning, "graph_time", lambda run: 1.0)
     monkeypatch.setattr(Problem, "candidates", lambda self: [FIRST, OTHER])
-    cpu = torch.device("cpu")
-    found = list(tuning.tune(LAYERS[:2], ["float32", "tf32"], cpu, 60, 2))
+    found = list(tuning.tune(LAYERS[:2], ["float32", "tf32"], device, 60, 2))
     keys = [result.key for result in found]
     assert len(set(keys)) == len(keys) and {result.kind for result in found} == {"float32", "tf32"}
     assert {result.config for result in found} == {FIRST}
-    assert list(tuning.tune(LAYERS[:2], ["float32"], cpu, 0, 1)) == []
+    assert list(tuning.tune(LAYERS[:2], ["float32"], device, 0, 1)) == []
 
 
 def test_surfaces_are_as_thick_as_scans():
