@@ -149,6 +149,7 @@ def test_same_batches_for_any_number_of_workers_and_after_resume(train):
         )
     other_epoch = flatten(build_loader(train, **{**options, "epoch": 2}))
     assert not equal(whole, other_epoch)
+    assert equal(whole + other_epoch, flatten(build_loader(train, epochs=2, workers=2, **options)))
 
 
 def test_ranks_together_see_what_one_process_sees(train):
@@ -236,6 +237,16 @@ def test_sampler_resumes_where_it_stopped(size, batch_size, start):
     whole = list(EpochSampler(size, batch_size, **options))
     resumed = EpochSampler(size, batch_size, start_batch=start, **options)
     assert list(resumed) == whole[start:] and len(resumed) == len(whole[start:])
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 4), st.integers(0, 20))
+def test_sampler_of_some_epochs_is_that_of_each_in_turn(size, batch_size, epochs, start):
+    options = {"shuffle": True, "seed": 2}
+    each = [
+        batch for e in range(3, 3 + epochs) for batch in EpochSampler(size, batch_size, epoch=e, **options)
+    ]
+    some = EpochSampler(size, batch_size, epoch=3, epochs=epochs, start_batch=start, **options)
+    assert list(some) == each[start:] and len(some) == len(each[start:])
 
 
 def test_sampler_order():

@@ -1,6 +1,7 @@
 """Which scenes, in which order, on which process; and the workers that load them."""
 
 import atexit
+import itertools
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class EpochSampler:
-    """The batches of one epoch for one process: lists of (epoch, index) pairs.
+    """The batches of one process, epoch after epoch: lists of (epoch, index) pairs.
 
     The scenes, shuffled by seed and epoch, are cut into steps of num_replicas * batch_size; in each step the
     replicas take turns, so that together they see what one process with the whole batch would see. Every
@@ -27,7 +28,8 @@ class EpochSampler:
     is smaller, and if it holds fewer scenes than there are replicas, its scenes join the step before
     (at most one more scene for a replica). Fewer scenes than replicas is an InputError.
 
-    start_batch: skip that many steps, to go on exactly where an interrupted epoch stopped.
+    epoch, epochs: the first, and how many. start_batch: skip that many steps of the first epoch, to go on exactly
+    where an interrupted one stopped.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class EpochSampler:
         shuffle: bool,
         seed: int,
         epoch: int,
+        epochs: int = 1,
         start_batch: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
@@ -46,21 +49,27 @@ class EpochSampler:
             raise InputError(f"batch_size={batch_size}: at least 1 scene per step is needed")
         if size < num_replicas:
             raise InputError(f"{size} scenes for {num_replicas} processes: use at most {size} processes")
-        order = np.arange(size)
-        if shuffle:  # `size` is no index, so this stream is not that of any scene (see SceneDataset)
-            order = np.random.default_rng([seed, epoch, size]).permutation(size)
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.epochs, self.start_batch = range(epoch, epoch + epochs), start_batch
+        self.num_replicas, self.rank = num_replicas, rank
         step = num_replicas * batch_size
-        cuts = list(range(step, size, step))
-        if cuts and size - cuts[-1] < num_replicas:
-            cuts.pop()
-        shares = [part[rank::num_replicas].tolist() for part in np.split(order, cuts)]
-        self.batches = [[(epoch, index) for index in share] for share in shares[start_batch:]]
+        self.cuts = list(range(step, size, step))
+        if self.cuts and size - self.cuts[-1] < num_replicas:
+            self.cuts.pop()
+
+    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
+        order = np.arange(self.size)
+        if self.shuffle:  # `size` is no index, so this stream is not that of any scene (see SceneDataset)
+            order = np.random.default_rng([self.seed, epoch, self.size]).permutation(self.size)
+        shares = [part[self.rank :: self.num_replicas].tolist() for part in np.split(order, self.cuts)]
+        return [[(epoch, index) for index in share] for share in shares]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
+        batches = itertools.chain.from_iterable(map(self._batches, self.epochs))
+        return itertools.islice(batches, self.start_batch, None)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return max(0, len(self.epochs) * (len(self.cuts) + 1) - self.start_batch)
 
 
 class SceneLoader(DataLoader):
@@ -97,12 +106,13 @@ def build_loader(
     workers: int = 0,
     seed: int = 0,
     epoch: int = 0,
+    epochs: int = 1,
     start_batch: int = 0,
     num_replicas: int = 1,
     rank: int = 0,
     whole: bool = True,
 ) -> SceneLoader:
-    """The loader of one epoch; each item is one step of one process, a list of micro-batches.
+    """The loader of some epochs; each item is one step of one process, a list of micro-batches.
 
     batch_size: most scenes per micro-batch. accumulate: that many times batch_size scenes make a step of one
     process. point_limit: most voxels per micro-batch. workers: loading processes (0: load in this one); the
@@ -118,6 +128,7 @@ def build_loader(
             shuffle=shuffle,
             seed=seed,
             epoch=epoch,
+            epochs=epochs,
             start_batch=start_batch,
             num_replicas=num_replicas,
             rank=rank,

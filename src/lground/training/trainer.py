@@ -8,7 +8,8 @@ optimiser, schedule and the place in the epoch are all there is to restore.
 import itertools
 import time
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from lground.data import Batch, SceneDataset, build_loader
+from lground.data import Batch, SceneDataset, SceneLoader, build_loader
 from lground.errors import InputError
 from lground.labels import LabelSet, load_labels
 from lground.models import Model
@@ -61,7 +62,7 @@ class Trainer:
         optimizer = build_optimizer([p for p in stage.parameters() if p.requires_grad], recipe.optimizer)
         self.stage, self.optimizer = self.accelerator.prepare(stage, optimizer)
         self.average = averaged(self.bare_stage.model, recipe.ema) if recipe.ema else None
-        self.steps = len(self._loader(self.train_set, 0, train=True))
+        self.steps = len(self._loader(self.train_set, train=True))
         self.scheduler = Scheduler(optimizer, recipe, self.steps)
         self.epoch, self.step = 0, 0  # finished epochs; updates done in the present one
         self.best: list[float] | None = None  # rank of the best weights (see `Evaluation.rank`)
@@ -85,9 +86,12 @@ class Trainer:
     def run(self) -> dict:
         recipe = self.recipe
         total, done = recipe.epochs * self.steps, self.epoch * self.steps + self.step
-        with Progress(recipe.stage, total, done) as bar:
+        left = recipe.epochs - self.epoch
+        # One loader for all epochs: its workers start once, and load the next epoch while this one ends.
+        loader = self._loader(self.train_set, train=True, epoch=self.epoch, epochs=left, start=self.step)
+        with Progress(recipe.stage, total, done) as bar, closing(iter(loader)) as loaded:
             while self.epoch < recipe.epochs:
-                self._train_epoch(bar)
+                self._train_epoch(loaded, bar)
                 start = time.monotonic()
                 number, metrics, rank = self.epoch + 1, {}, None
                 last = number == recipe.epochs
@@ -101,12 +105,11 @@ class Trainer:
             self.folder.finish()
         return read_metrics(self.folder.path)
 
-    def _train_epoch(self, bar: Progress) -> None:
+    def _train_epoch(self, loaded: Iterator[list[Batch]], bar: Progress) -> None:
         self.stage.train()
-        loader = iter(self._loader(self.train_set, self.epoch, start=self.step, train=True))
         while self.step < self.steps:
             start = time.monotonic()
-            batches = next(loader)
+            batches = next(loaded)
             waiting = time.monotonic() - start
             losses = self._update(batches)
             self.step += 1
@@ -161,7 +164,7 @@ class Trainer:
     def _validate(self) -> tuple[dict, list[float] | None]:
         """Scores of the validation scenes and how good they are; broken off where a process is asked to stop."""
         some = self.accelerator.process_index < len(self.val_set)  # there may be fewer scenes than processes
-        loader = self._loader(self.val_set, 0, train=False) if some else ()
+        loader = self._loader(self.val_set, train=False) if some else ()
         heard = itertools.takewhile(lambda _: not self.stop.asked, loader)
         evaluation = self.bare_stage.evaluation()
         evaluation.run(self.model.eval(), heard, self.accelerator.device)
@@ -259,7 +262,9 @@ class Trainer:
         seed = np.random.SeedSequence([self.recipe.seed, update, self.accelerator.process_index])
         return torch.Generator(self.accelerator.device).manual_seed(int(seed.generate_state(1)[0]))
 
-    def _loader(self, dataset: SceneDataset, epoch: int, *, train: bool, start: int = 0):
+    def _loader(
+        self, dataset: SceneDataset, *, train: bool, epoch: int = 0, epochs: int = 1, start: int = 0
+    ) -> SceneLoader:
         data, processes = self.recipe.data, self.accelerator.num_processes
         return build_loader(
             dataset,
@@ -270,6 +275,7 @@ class Trainer:
             workers=data.workers,
             seed=self.recipe.seed,
             epoch=epoch,
+            epochs=epochs,
             start_batch=start,
             num_replicas=processes if train else min(processes, len(dataset)),
             rank=self.accelerator.process_index,
