@@ -29,6 +29,7 @@ class Turns:
     gpus: list[str]
     running: dict[str, tuple[subprocess.Popen, dict, str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    warm: bool = False
 
     def run(self, jobs: Iterable[dict]) -> list[dict]:
         """Returns the jobs that were not started for lack of time."""
@@ -37,7 +38,7 @@ class Turns:
         try:
             while waiting or self.running:
                 self._collect()
-                while len(self.running) < self.at_once and (job := self._next(waiting)):
+                while len(self.running) < self._room() and (job := self._next(waiting)):
                     waiting.remove(job)
                     self._start(job, total - len(waiting), total)
                 if not self.running:
@@ -48,6 +49,13 @@ class Turns:
                 process.kill()
                 process.wait()
         return waiting
+
+    def _room(self) -> int:
+        """For how many runs: on GPUs one, until it has compiled the kernels for all."""
+        if self.gpus and not self.warm:
+            self.warm = any("loss" in _screen(job).read_text() for _, job, _ in self.running.values())
+            return 1
+        return self.at_once
 
     def _next(self, waiting: list[dict]) -> dict | None:
         left = self.deadline - time.monotonic()

@@ -1,6 +1,7 @@
 """One run, in a process of its own: train, evaluate, save the result, throw the weights away."""
 
 import csv
+import ctypes
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from methods import recipe_of
 
 from lground.files import write_json
 from lground.predict import choose_device, evaluate, load_model
+from lground.progress import say
 from lground.training import train
 
 
@@ -22,6 +24,8 @@ def work(file: Path) -> None:
     """Do the job written in `file`; the result is written to the place that it names."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(file.read_text())
+    if torch.cuda.is_available():
+        wait_asleep()
     settings, folder = job["settings"], Path(job["folder"])
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
     start = time.monotonic()
@@ -48,6 +52,14 @@ def work(file: Path) -> None:
     }
     write_json(job["result"], result)
     shutil.rmtree(folder)
+
+
+def wait_asleep() -> None:
+    """Let this process sleep while it waits for the GPU: runs side by side need the cores that it would spin on."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    blocking = 4  # CU_CTX_SCHED_BLOCKING_SYNC
+    if driver.cuInit(0) or driver.cuDevicePrimaryCtxSetFlags_v2(0, blocking):
+        say("waits for the GPU will spin: its driver did not take the flag to sleep")
 
 
 def _end_with_parent() -> None:

@@ -222,3 +222,16 @@ def test_rooms_are_counted(tmp_path):
 def test_one_clear_line(options, words, tmp_path, refused):
     code, error = refused("--quick", *options, "--out", tmp_path / "out")
     assert code == 2 and words in error and error.count("\n") == 1
+
+
+def test_on_gpus_the_first_run_compiles_the_kernels_for_all(tmp_path):
+    from turns import Turns
+
+    screen = tmp_path / "run.log"
+    screen.write_text("Loading train scenes\n")
+    on_gpu, on_cpu = (Turns(3, time.monotonic() + 10, lambda job: 0, gpus) for gpus in (["0"], []))
+    on_gpu.running["run"] = None, {"folder": str(tmp_path / "run")}, "0"
+    assert on_cpu._room() == 3 and on_gpu._room() == on_gpu._room() == 1
+    screen.write_text("finetune: 1/190, loss 5.93\n")
+    on_gpu._room()
+    assert on_gpu._room() == 3
