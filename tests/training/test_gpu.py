@@ -4,9 +4,11 @@ import csv
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lground.training import load_recipe, train
 from lground.training.arriving import Arriving
+from lground.training.schedules import build_optimizer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,6 +39,41 @@ def test_training_on_cuda_starts_as_on_the_cpu_and_learns(store, anchors, tmp_pa
 def test_half_precision_learns(store, anchors, tmp_path, precision):
     seen = losses(store, anchors, tmp_path / "run", f"precision={precision}", "data.workers=2")
     assert seen[-1] < 0.7 * seen[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_run_on_cuda_ends_with_the_weights_of_the_whole_one(store, anchors, tmp_path, optimizer):
+    args = [f"data.root={store}", f"text.anchors={anchors}", "precision=fp16", f"optimizer.name={optimizer}"]
+    args += ["schedule.name=constant", "loss.name=contrastive_ce"]
+
+    def run(out, epochs: int, resume: bool = False) -> dict[str, torch.Tensor]:
+        train(load_recipe("demo", "pretrain", [*args, f"epochs={epochs}"]), tmp_path / out, resume=resume)
+        return load_file(tmp_path / out / "last.safetensors")
+
+    whole = run("whole", 4)
+    half = run("parts", 2)
+    resumed = run("parts", 4, resume=True)
+    assert not all(half[name].equal(whole[name]) for name in whole)
+    assert all(resumed[name].equal(whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_optimizers_on_cuda_do_what_they_do_on_the_cpu(optimizer):
+    recipe = load_recipe(
+        "ours-34C", "finetune", [f"optimizer.name={optimizer}", "optimizer.lr=0.01"]
+    ).optimizer
+    start = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    results = []
+    for device in ("cpu", "cuda"):
+        weights = [torch.nn.Parameter(row.to(device)) for row in start]
+        steps = build_optimizer(weights, recipe)
+        for _ in range(5):
+            sum((weight.sin() * weight).sum() for weight in weights).backward()
+            steps.step()
+            steps.zero_grad()
+        results.append(torch.stack([weight.detach().cpu() for weight in weights]))
+    assert (results[0] - start).abs().mean() > 0.01
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 def test_segment_on_cuda_equals_the_cpu(store, anchors, tmp_path):

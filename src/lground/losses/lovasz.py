@@ -40,7 +40,7 @@ def _slopes(p: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         mine = p.t()[classes]
         order = torch.where(own, 1 - mine, mine).argsort(dim=1, descending=True, stable=True)
         hit = own.gather(1, order)
-        seen = hit.cumsum(1).to(p.dtype)  # counts: exact
+        seen = hit.cumsum(1, dtype=torch.int32).to(p.dtype)  # counts: exact
         left = seen[:, -1:] - seen  # |A and B| with the first k points mistaken
         union = seen[:, -1:] + rank - seen
         # J_k - J_(k-1) in closed form: the difference of two nearly equal numbers has few digits left.

@@ -58,7 +58,8 @@ class Trainer:
         stage = build_stage(started, self.label_set, self.train_set)
         stage.model.recipe = recipe.to_yaml()
         table = stage.class_weight_table()
-        stage = synchronize_batch_norm(stage, self.accelerator.device)
+        device = self.accelerator.device
+        stage = synchronize_batch_norm(stage, device).to(device)
         optimizer = build_optimizer([p for p in stage.parameters() if p.requires_grad], recipe.optimizer)
         self.stage, self.optimizer = self.accelerator.prepare(stage, optimizer)
         self.average = averaged(self.bare_stage.model, recipe.ema) if recipe.ema else None
