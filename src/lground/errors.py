@@ -1,4 +1,4 @@
-"""The one error that a user's input raises."""
+"""The one error that a user's input raises, and one of torch's that becomes it."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,16 @@ class InputError(ValueError):
     The message is one line that names the file (or option), says what is wrong and what to do about it.
     Commands print it on stderr and end with exit code 2.
     """
+
+
+def dead_worker(error: RuntimeError) -> InputError | None:
+    """What to tell where torch found a process that loads scenes dead; None for any other error.
+
+    torch raises it in whatever the main thread is doing at that moment.
+    """
+    if not str(error).startswith("DataLoader worker (pid"):
+        return None
+    return InputError(
+        f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "
+        "memory (/dev/shm), ran out; use fewer workers, or smaller batches"
+    )

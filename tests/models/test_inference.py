@@ -131,9 +131,16 @@ def test_what_surrounds_a_network_can_be_compiled(backend, grad):
     torch._dynamo.reset()
 
 
+def _with_gradients(net):
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return net.parameters()
+
+
 CHANGES = {
     "in place": lambda net: net.block8[0].conv2.kernel.detach().mul_(2),
     "in place in inference mode": torch.inference_mode()(lambda net: net.block8[0].conv2.kernel.mul_(2)),
+    "a fused optimiser": lambda net: torch.optim.AdamW(_with_gradients(net), fused=True).step(),
     "statistics": lambda net: net.bn0.bn.running_mean.add_(1),
     "loaded": lambda net: net.load_state_dict(net.state_dict()),
     "loaded in place of the old ones": lambda net: net.load_state_dict(

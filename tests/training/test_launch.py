@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -110,3 +111,23 @@ def test_processes_of_our_own_save_when_terminated_and_go_on(tiny, tmp_path):
     assert main([*line, "--out", str(tmp_path / "whole")]) == 0
     whole, parts = (load_file(folder / "last.safetensors") for folder in (tmp_path / "whole", out))
     assert all((whole[name] == parts[name]).all() for name in whole)
+
+
+def test_a_loading_process_that_is_killed_is_one_line(tiny, tmp_path):
+    """Wherever training is at that moment: torch raises it in the middle of whatever runs."""
+    line = ["finetune", "demo", *tiny, "data.voxel_size=0.1", "data.workers=1", "epochs=1000"]
+    out, environment = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [*COMMAND, *line, "--out", str(out)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "log.csv").exists() and run.poll() is None:
+        time.sleep(0.05)
+    process = Path(f"/proc/{run.pid}")
+    children = map(int, (process / f"task/{run.pid}/children").read_text().split())
+    command = (process / "cmdline").read_bytes()
+    loading = [child for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command]
+    for child in loading:
+        os.kill(child, signal.SIGKILL)
+    said = run.communicate(timeout=60)[1]
+    assert loading and run.returncode == 2 and "Traceback" not in said, said
+    assert "a process that loads scenes was ended" in said.splitlines()[-1]

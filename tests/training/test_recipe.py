@@ -16,6 +16,7 @@ from lground.models import build, load_model
 from lground.scannet import build_bank, limit_annotation
 from lground.text import Anchors, save_anchors
 from lground.training import load_recipe, shipped, train
+from lground.training.datasets import open_datasets
 
 STAGES = ("pretrain", "finetune", "instances")
 ALL = [(stage, name) for stage in STAGES for name in shipped(stage)]
@@ -189,6 +190,15 @@ def test_tuples_none_and_precision_from_the_command_line():
         ("schedule.milestones=120", "schedule.milestones"),
         ("optimizer.lr", "key=value"),
         ("stage=finetune", "lground finetune"),
+        ("epochs=0", "epochs is at least 1, not 0"),
+        ("validate_every=0", "validate_every is at least 1"),
+        ("checkpoint_every=0", "checkpoint_every is at least 1"),
+        ("data.workers=-1", "data.workers is at least 0"),
+        ("data.point_limit=0", "data.point_limit is at least 1"),
+        ("schedule.warmup=1.0", "schedule.warmup is from 0 to below 1"),
+        ("ema=1", "ema is from 0 to below 1"),
+        ("data.root=@scratch/store", "quotes"),
+        ("data.hold_out=[chair", "quotes"),
     ],
 )
 def test_wrong_override_says_what_is_meant(override, words):
@@ -295,3 +305,14 @@ def test_a_recipe_with_its_limited_annotation_trains_on_those_labels(rare_store,
     train(load_recipe("focal-34D@scene-20", "finetune", overrides), tmp_path / "run")
     with open(tmp_path / "run" / "class_weights.csv") as file:
         assert sum(int(row["points"]) for row in csv.DictReader(file)) == 2 * 20
+
+
+def test_hidden_labels_have_no_say_in_what_a_voxel_is(rare_store):
+    """Where all vertices of a voxel must agree, those hidden by limited annotation would not."""
+    limit_annotation(rare_store, ["object-0.05"], workers=1)
+    changes = [f"data.root={rare_store}", "data.voxel_size=0.1", "network.weights=none"]
+    recipe = load_recipe("ours-34C@object-0.05", "instances", changes)
+    assert recipe.data.reduce == "agreed"
+    for scene in (open_datasets(recipe)[0][0, i] for i in range(2)):
+        seen = {voxel for voxel, label in zip(scene.inverse, scene.vertex_labels, strict=True) if label >= 0}
+        assert 20 < len(seen - {-1}) == np.count_nonzero(scene.labels >= 0)

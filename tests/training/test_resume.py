@@ -65,6 +65,30 @@ def test_sigterm_saves_in_mid_epoch_and_the_epoch_goes_on_from_there(tiny, tmp_p
     assert log_of(out, *columns) == log_of(tmp_path / "whole", *columns)
 
 
+def test_how_updates_are_computed_is_not_resumed(tiny, tmp_path):
+    """A run goes on where its optimiser was fused and is not now; and the scaler of fp16 may be new."""
+    line = ["finetune", "demo", *tiny, "optimizer.name=adamw", "schedule.name=constant", "--out"]
+    whole, out = tmp_path / "whole", tmp_path / "moved"
+    assert main([*line, str(whole), "epochs=2"]) == main([*line, str(out), "epochs=1"]) == 0
+    state = torch.load(out / "last.ckpt", weights_only=True)
+    state["optimizer"]["param_groups"][0]["fused"] = True
+    torch.save(state, out / "last.ckpt")
+    assert main([*line, str(out), "epochs=2", "--resume"]) == 0
+    assert not torch.load(out / "last.ckpt", weights_only=True)["optimizer"]["param_groups"][0]["fused"]
+    assert same(whole / "last.safetensors", out / "last.safetensors")
+
+
+def test_a_run_cannot_be_cut_short_before_it_kept_weights(tiny, tmp_path, forked, capsys):
+    line = ["finetune", "demo", *tiny, "epochs=60", "validate_every=100", "--out", str(tmp_path / "run")]
+    code, said = forked(line, signal.SIGTERM, 0.5, tmp_path / "run" / "last.ckpt")
+    assert code == 143, said
+    done = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"]
+    assert done >= 1
+    assert main([*line, f"epochs={done}", "--resume"]) == 2
+    assert f"resume it with epochs={done + 1} or more" in capsys.readouterr().err
+    assert main([*line, f"epochs={done + 1}", "--resume"]) == 0
+
+
 def test_a_longer_run_may_be_resumed_under_every_schedule(tiny, tmp_path):
     for name in ("onecycle", "cosine", "poly"):
         line = ["finetune", "demo", *tiny, f"schedule.name={name}", "--out", str(tmp_path / name)]

@@ -181,7 +181,11 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is(batch, forms, name)
     assert made.log_scale.grad.abs() > 0 and "log_scale" in made.state_dict() and fixed.log_scale is None
     with torch.no_grad():
         made.log_scale.fill_(9.0)
+    made.after_update()
     assert made.temperature.item() == pytest.approx(0.01)  # the coldest
+    made.zero_grad()
+    made(batch, seeded()).backward()
+    assert made.log_scale.grad.abs() > 0  # from there, too, it can be led back
 
 
 @pytest.mark.parametrize("mode", ["none", "raw", "latent"])
@@ -207,7 +211,10 @@ def test_the_temperature_that_fits_is_found():
         labels = torch.multinomial((cosines / wanted).softmax(1), 1, generator=seeded(3))[:, 0]
         labels[::3] = -1
         assert wanted / 1.3 < fitting_temperature(features, labels, anchors) < wanted * 1.3
-    assert fitting_temperature(features, torch.full((4000,), -1), anchors) == TEMPERATURE
+    few = torch.full((4000,), -1)
+    assert fitting_temperature(features, few, anchors) == TEMPERATURE
+    few[:11] = cosines[:11].argmax(1)
+    assert fitting_temperature(features, few, anchors) == TEMPERATURE
 
 
 def finetuning(scenes, *changes: str, name: str = "Res16UNet14AR"):

@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -110,9 +112,16 @@ def test_focal_with_class_weights_trains(store, tmp_path):
     )
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_step(store, pretrained, tmp_path):
+@pytest.mark.parametrize("reduction", ["mean", "mean_all"])
+def test_micro_batches_give_the_gradient_of_the_whole_step(store, pretrained, tmp_path, reduction):
     """With fixed batch statistics (classifier only), a small point limit must change nothing but rounding."""
+    store = shutil.copytree(store, tmp_path / "store")
+    for path in sorted(store.glob("train/*/segment200.npy"))[::2]:  # half of the scenes are hardly labelled
+        labels = np.load(path)
+        labels[5:] = -1
+        np.save(path, labels)
     args = (f"network.weights={pretrained}", "network.classifier_only=true", "epochs=2", "optimizer.name=sgd")
+    args += (f"loss.reduction={reduction}",)
     assert finetune(store, tmp_path / "whole", *args) == 0
     assert finetune(store, tmp_path / "parts", *args, "data.point_limit=1") == 0
     whole, parts = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from lground.errors import InputError
+from lground.errors import InputError, dead_worker
 
 app = typer.Typer(
     name="lground",
@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message = str(error) if isinstance(error, InputError) else error.format_message()
         print("lground:", " ".join(message.split()), file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "--debug" in arguments or (told := dead_worker(error)) is None:
+            raise
+        print("lground:", told, file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):  # outside of a command's own work
         print("lground: interrupted", file=sys.stderr)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lground.data.batches import collate
 from lground.data.dataset import SceneDataset
-from lground.errors import InputError
+from lground.errors import InputError, dead_worker
 
 T = TypeVar("T")
 
@@ -85,12 +85,9 @@ class SceneLoader(DataLoader):
         except InputError as error:  # torch wraps it in the worker's traceback
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
+            if (told := dead_worker(error)) is None:
                 raise
-            raise InputError(
-                f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "
-                "memory (/dev/shm), ran out; use fewer workers, or smaller batches"
-            ) from None
+            raise told from None
         finally:
             if self.num_workers:
                 steps._shutdown_workers()  # an error that somebody keeps would keep them alive

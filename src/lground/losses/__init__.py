@@ -9,6 +9,7 @@ from lground.losses.attributes import AttributeProjections, draw_attributes
 from lground.losses.common import Reduction
 from lground.losses.distance import Distance
 from lground.losses.language import (
+    COLDEST,
     anchor_similarity,
     draw_negatives,
     embedding_regression,
@@ -37,6 +38,7 @@ from lground.losses.simsiam import point_simsiam, supervised_simsiam
 from lground.losses.weights import inverse_log_frequency, log_frequency, log_prior
 
 __all__ = [
+    "COLDEST",
     "AttributeProjections",
     "Distance",
     "Reduction",

@@ -237,16 +237,18 @@ def _own_form_cosines(features: Tensor, labels: Tensor, anchors: Tensor) -> Tens
     return cosines.scatter_(1, own[:, None], positive[:, None])
 
 
-COLDEST = 0.01  # CLIP's bound
+COLDEST = 0.01  # CLIP's bound of a learned temperature
 
 
 def temperature_of(log_scale: Tensor) -> Tensor:
-    """The temperature that a learned number stands for, from `log_scale` = -ln(temperature); not below 0.01.
+    """The temperature that a learned number stands for: `log_scale` = -ln(temperature).
 
-    As CLIP learns it (Radford et al., ICML 2021, section 2.5). A fixed one bounds how far names that lie close together
-    can be told apart: at cosines of c between two anchors their logits differ by at most (1 - c) / temperature.
+    As CLIP learns it (Radford et al., ICML 2021, section 2.5), which after every update takes `log_scale` back to where
+    this is `COLDEST`: there its gradient is not lost, as it would be beyond a clamp. A fixed temperature bounds how far
+    names that lie close together can be told apart: at cosines of c between two anchors their logits differ by at most
+    (1 - c) / temperature.
     """
-    return torch.exp(-log_scale).clamp(min=COLDEST)
+    return torch.exp(-log_scale)
 
 
 def sigmoid_bias(num_classes: int) -> float:

@@ -5,11 +5,13 @@ them. The number of voxels stays on the device: a graph of some capacity serves 
 word from the host between the coordinates and the features. The first graph builds the maps; while the second
 computes, the host reads what the first found (duplicates, a level that needs more room) and acts on it.
 
-Changed weights are noticed, in place or replaced; only what is written through `parameter.data` is not.
+Changed weights are noticed, in place or replaced, by fused optimisers, too; only what is written through
+`parameter.data` is not.
 """
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from operator import is_
 from threading import Lock
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lground.models.trunk import LEVELS, Trunk, has_kernels
 from lground.sparse.engine import PyramidCoordinates, takes_over, within_int32
@@ -66,6 +70,15 @@ def _as_given(x: SparseTensor) -> bool:
 
 _PLANS: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 STALE = object()  # the answer of plans whose network has changed
+
+
+def _tell(optimizer: Optimizer, *_) -> None:
+    """Fused optimisers write weights without raising their version, which `_Watch` looks at."""
+    fused = [group["params"] for group in optimizer.param_groups if group.get("fused")]
+    torch.autograd.graph.increment_version(itertools.chain(*fused))
+
+
+register_optimizer_step_post_hook(_tell)
 
 
 class _Watch:

@@ -43,7 +43,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
 
 def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Path:
     """Have the weights of the pretraining; returns their file."""
-    finished = epochs_done(out) >= recipe.epochs
+    finished = epochs_done(out) >= recipe.epochs and (out / "best.safetensors").exists()
     check_folder(out, recipe, resume=resume or finished)
     if finished:
         say(f"{out}: finished, its weights are taken")

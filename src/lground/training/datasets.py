@@ -22,6 +22,13 @@ def open_datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
     if recipe.attributes.mode == "raw":
         chances = recipe.attributes.color_probability, recipe.attributes.scale_probability
         added["attributes"] = data.Attributes(color_probability=chances[0], scale_probability=chances[1])
+    if d.annotation and d.reduce == "agreed":  # vertices whose label is hidden agree with nobody
+        say(
+            f"data.annotation={d.annotation}: a voxel's label is the most frequent one seen, not what all agree on"
+        )
+        seen = common | {"reduce": "majority"}
+    else:
+        seen = common
     train_set = SceneDataset(
         d.root,
         "train",
@@ -29,7 +36,7 @@ def open_datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
         hold_out=d.hold_out,
         transforms=training_transforms(**asdict(recipe.augment)),
         seed=recipe.seed,
-        **common,
+        **seen,
         **added,
     )
     try:

@@ -131,11 +131,12 @@ def _wait(processes: list[subprocess.Popen], folder: Path, stop: StopSignal) -> 
             passed_on = True
             for process in processes:
                 process.terminate()
-        failed = [code for code in codes if code not in (None, 0)]
-        if any(code not in (Terminated().code, -signal.SIGTERM) for code in failed):
-            _fail(next(rank for rank, code in enumerate(codes) if code), failed[0])
+        ended = {rank: code for rank, code in enumerate(codes) if code}
+        for rank, code in ended.items():
+            if code not in (Terminated().code, -signal.SIGTERM):
+                _fail(rank, code)
         if None not in codes:
-            if failed:
+            if ended:
                 raise Terminated
             return
         time.sleep(0.05)

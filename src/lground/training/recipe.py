@@ -23,6 +23,12 @@ SHARED = (  # with the pretraining that comes before
     "data.root", "data.label_set", "data.annotation", "data.hold_out", "data.voxel_size", "data.workers",
     "text.anchors", "precision", "devices", "num_nodes", "wandb", "seed",
 )  # fmt: skip
+LEAST = {
+    "epochs": 1, "validate_every": 1, "checkpoint_every": 1, "images_every": 0,
+    "data.batch_size": 1, "data.point_limit": 1, "data.accumulate": 1, "data.workers": 0,
+    "paste.count": 0, "paste.tries": 1, "loss.negatives": 1, "schedule.step_size": 1, "schedule.patience": 0,
+}  # fmt: skip
+SHARES = "ema", "schedule.warmup", "optimizer.momentum"  # from 0 to below 1
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
 
@@ -213,7 +219,10 @@ def load_recipe(name: str, stage: str, overrides: Sequence[str] = ()) -> Recipe:
         key, separator, value = override.partition("=")
         if not separator:
             raise InputError(f"{override!r}: overrides are written key=value, for example optimizer.lr=0.01")
-        changes.append(("command line", key, yaml.safe_load(value)))
+        try:
+            changes.append(("command line", key, yaml.safe_load(value)))
+        except yaml.YAMLError:
+            raise InputError(f"command line: {override}: not valid YAML; put the value in quotes") from None
     first = [change for change in changes if change[1] == "before" or change[1].startswith("before.")]
     for where, key, value in changes:
         if (where, key, value) not in first:
@@ -316,9 +325,14 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
     *path, name = key.split(".")
     kind = typing.get_type_hints(type(reduce(getattr, path, recipe)))[name]
     try:
-        _set(recipe, key, _convert(value, kind))
+        converted = _convert(value, kind)
     except (TypeError, ValueError):
         raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
+    if key in LEAST and converted is not None and not converted >= LEAST[key]:
+        raise InputError(f"{source}: {key} is at least {LEAST[key]}, not {value!r}")
+    if key in SHARES and not 0 <= converted < 1:
+        raise InputError(f"{source}: {key} is from 0 to below 1, not {value!r}")
+    _set(recipe, key, converted)
 
 
 def _convert(value: Any, kind: Any) -> Any:

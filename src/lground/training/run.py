@@ -68,6 +68,10 @@ class Run:
         self.rows = [row for row in read_log(self.path) if row["epoch"] <= state["epoch"]]
         return state
 
+    @property
+    def has_weights(self) -> bool:
+        return (self.path / "best.safetensors").exists()
+
     def save(self, state: dict) -> None:
         with self._writing(STATE) as part:
             torch.save(state, part)

@@ -12,15 +12,14 @@ from lground.training.recipe import Recipe, Schedule
 
 def build_optimizer(parameters: list[Parameter], recipe: OptimizerRecipe) -> Optimizer:
     """The optimiser of parameters that lie where they will be trained."""
-    common = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        # One pass over weights, gradients and moments instead of a dozen.
-        "fused": all(p.device.type == "cuda" for p in parameters),
-    }
-    if recipe.name == "sgd":
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if (
+        recipe.name == "sgd"
+    ):  # not fused: torch's would take over memory as momentum where fp16 skips the first step
         return SGD(parameters, momentum=recipe.momentum, dampening=recipe.dampening, **common)
-    return {"adam": Adam, "adamw": AdamW}[recipe.name](parameters, betas=recipe.betas, **common)
+    # One pass over weights, gradients and moments instead of a dozen.
+    fused = all(p.device.type == "cuda" for p in parameters)
+    return {"adam": Adam, "adamw": AdamW}[recipe.name](parameters, betas=recipe.betas, fused=fused, **common)
 
 
 class Scheduler:

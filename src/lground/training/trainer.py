@@ -36,6 +36,11 @@ from lground.training.stages import Stage, build_stage
 from lground.training.stopping import StopSignal, Terminated
 from lground.training.synchronized import synchronize_batch_norm
 
+ON_CPU = {
+    "bf16": "many processors compute it ten times slower than precision=no",
+    "fp16": "is for GPUs; on this CPU the same as precision=no",
+}
+
 
 class Trainer:
     """One stage of training, from its recipe to its run folder; `weights`: what it starts from."""
@@ -48,8 +53,8 @@ class Trainer:
         AcceleratorState._reset_state()  # a run before this one in the process may have used another precision
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
         self.main = self.accelerator.is_main_process
-        if recipe.precision == "bf16" and self.accelerator.device.type == "cpu":
-            say("precision=bf16: many processors compute it ten times slower than precision=no")
+        if recipe.precision != "no" and self.accelerator.device.type == "cpu":
+            say(f"precision={recipe.precision}: {ON_CPU[recipe.precision]}")
         self.folder = Run(out, recipe)
         self.label_set: LabelSet = load_labels(recipe.data.label_set)
         self.train_set, self.val_set = open_datasets(recipe)
@@ -121,8 +126,8 @@ class Trainer:
             bar.advance(f"loss {losses['loss']:.3f}")
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step over the micro-batches of all processes, each weighted by its share of labelled voxels
-        (of each kind of voxel that the stage counts).
+        """One optimiser step over the micro-batches of all processes, each weighted by its share of the voxels that its
+        loss is a mean of (see `Stage.counted`).
 
         Returns the loss and its parts, over all processes.
         """
@@ -156,6 +161,7 @@ class Trainer:
             stop_with_reproduction(folder, self.recipe.to_yaml(), self.bare_stage, batches, losses, **place)
         self.sums["lr"] = self.optimizer.param_groups[0]["lr"]  # the last one counts
         self.optimizer.step()
+        self.bare_stage.after_update()
         self.optimizer.zero_grad()
         self.scheduler.after_update()
         if self.average is not None:
@@ -165,10 +171,11 @@ class Trainer:
     def _validate(self) -> tuple[dict, list[float] | None]:
         """Scores of the validation scenes and how good they are; broken off where a process is asked to stop."""
         some = self.accelerator.process_index < len(self.val_set)  # there may be fewer scenes than processes
-        loader = self._loader(self.val_set, train=False) if some else ()
-        heard = itertools.takewhile(lambda _: not self.stop.asked, loader)
         evaluation = self.bare_stage.evaluation()
-        evaluation.run(self.model.eval(), heard, self.accelerator.device)
+        if some:
+            with closing(iter(self._loader(self.val_set, train=False))) as loaded:
+                heard = itertools.takewhile(lambda _: not self.stop.asked, loaded)
+                evaluation.run(self.model.eval(), heard, self.accelerator.device)
         if self._gather([int(self.stop.asked)]).any():
             self._leave()
         metrics = evaluation.metrics()
@@ -231,14 +238,22 @@ class Trainer:
                 f"{self.recipe.data.root} now make {self.steps}; resume with the scenes the run started with"
             )
         self.bare_stage.load_state_dict(state["stage"])
+        # How updates are computed is this machine's matter, not that of the one that saved them.
+        for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group["fused"] = ours.get("fused")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if self.accelerator.scaler:
+        if self.accelerator.scaler and state["scaler"]:  # a CPU scales nothing
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.sums = Counter(state["sums"])
+        if self.epoch >= self.recipe.epochs and not self.folder.has_weights:
+            raise InputError(
+                f"{self.folder.path}: stopped after {self.epoch} epochs, before the first weights were kept; resume "
+                f"it with epochs={self.epoch + 1} or more"
+            )
         say(f"{self.folder.path}: going on after epoch {self.epoch}, update {self.step}")
 
     def _check_agreement(self) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from lground.errors import InputError
+from lground.errors import InputError, dead_worker
 from lground.files import atomic_file
 from lground.training import load_recipe, train
 
@@ -25,9 +25,12 @@ def main(stage: str, folder: str, out: str, *flags: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         train(load_recipe(f"{folder}/recipe.yaml", stage), out, resume="--resume" in flags)
-    except InputError as error:
+    except (InputError, RuntimeError) as error:
+        told = error if isinstance(error, InputError) else dead_worker(error)
+        if told is None:
+            raise
         with atomic_file(Path(folder) / f"error-{os.environ['RANK']}.txt") as part:
-            part.write_text(str(error))
+            part.write_text(str(told))
         time.sleep(60)  # until ended: a connection closed before that would make the others fail, too
         sys.exit(2)
     except KeyboardInterrupt:

@@ -219,10 +219,10 @@ def start_classifier(network: Res16UNet, pretrained: Model, train_set: SceneData
 def fitting_temperature(features: Tensor, labels: Tensor, anchors: Tensor) -> float:
     """The one of 0.01 to 0.32 at which `labels` (N,), -1 unknown, are likeliest for features (N, d) at anchors (C, d).
 
-    `TEMPERATURE` where no label is known.
+    `TEMPERATURE` where fewer labels than classes are known: a handful may all be right, and then colder is likelier.
     """
     known = labels >= 0
-    if not known.any():
+    if known.sum() < len(anchors):
         return TEMPERATURE
     cosines = losses.anchor_similarity(features[known], anchors)
     tried = torch.logspace(-2, -0.5, 16).tolist()

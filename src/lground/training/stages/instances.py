@@ -33,8 +33,8 @@ class Instances(Finetuning):
         return ObjectEvaluation(self.model.label_set)
 
     def counted(self, batch: Batch) -> Tensor:
-        """Labelled voxels, voxels of objects."""
-        return torch.tensor([labelled(batch.labels), labelled(self.objects(batch))])
+        """Labelled voxels (see `counted_for_classes`), voxels of objects."""
+        return torch.tensor([self.counted_for_classes(batch), labelled(self.objects(batch))])
 
     def objects(self, batch: Batch) -> Tensor:
         """The number of the object of each voxel, (M,), in its scene; -1 for none that offsets are learned from.

@@ -41,7 +41,8 @@ class Stage(nn.Module):
         self.loss = recipe.loss
         self.log_scale = None
         if recipe.loss.temperature_learned:
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(recipe.loss.temperature)))
+            start = max(recipe.loss.temperature, losses.COLDEST)
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(start)))
         self._groups: tuple[dict[str, Tensor], ...] = ()
         self.model = Model.fresh(
             recipe.network.name,
@@ -66,12 +67,23 @@ class Stage(nn.Module):
 
     def counted(self, batch: Batch) -> Tensor:
         """Of how many voxels of `batch` each entry of its loss is the mean, (K,) int64."""
-        return torch.tensor([labelled(batch.labels)])
+        return torch.tensor([self.counted_for_classes(batch)])
+
+    def counted_for_classes(self, batch: Batch) -> int:
+        """The labelled voxels; with loss.reduction=mean_all all of them, unless none is labelled."""
+        count = labelled(batch.labels)
+        return len(batch.labels) if count and self.loss.reduction == "mean_all" else count
 
     @property
     def temperature(self) -> float | Tensor:
         """Of the language loss over all classes."""
         return self.loss.temperature if self.log_scale is None else losses.temperature_of(self.log_scale)
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Take what the optimiser has moved out of its bounds back into them."""
+        if self.log_scale is not None:
+            self.log_scale.clamp_(max=-math.log(losses.COLDEST))
 
     @property
     def parts(self) -> dict[str, float]:
