@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from lground.errors import InputError
+from lground.errors import InputError, dead_worker
 from lground.files import atomic_file, write_json
 from lground.models import Model, save_model
 from lground.progress import say
@@ -122,6 +122,8 @@ class Run:
         try:
             yield
         except errors as error:
+            if isinstance(error, RuntimeError) and (told := dead_worker(error)):  # raised here by chance
+                raise told from None
             raise InputError(
                 f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "
                 "is whole: make room and go on with --resume"
