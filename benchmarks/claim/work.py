@@ -4,6 +4,7 @@ import csv
 import ctypes
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -39,6 +40,10 @@ def work(file: Path) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "at_once": settings["at_once"],
         "seconds": seconds,
+        "cpu_seconds": {
+            who: round(sum(resource.getrusage(number)[:2]), 1)
+            for who, number in (("this process", resource.RUSAGE_SELF), ("loading", resource.RUSAGE_CHILDREN))
+        },
         "updates": {
             stage.stage: stage.epochs * -(-settings["train"] // stage.data.batch_size)
             for stage in (recipe.before, recipe)
