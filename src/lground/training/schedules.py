@@ -13,12 +13,11 @@ from lground.training.recipe import Recipe, Schedule
 def build_optimizer(parameters: list[Parameter], recipe: OptimizerRecipe) -> Optimizer:
     """The optimiser of parameters that lie where they will be trained."""
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    if (
-        recipe.name == "sgd"
-    ):  # not fused: torch's would take over memory as momentum where fp16 skips the first step
+    if recipe.name == "sgd":
+        # Not fused: torch's takes uninitialised memory for momentum where fp16 skips the first step.
         return SGD(parameters, momentum=recipe.momentum, dampening=recipe.dampening, **common)
     # One pass over weights, gradients and moments instead of a dozen.
-    fused = all(p.device.type == "cuda" for p in parameters)
+    fused = all(p.device.type == "cuda" for p in parameters) or None
     return {"adam": Adam, "adamw": AdamW}[recipe.name](parameters, betas=recipe.betas, fused=fused, **common)
 
 
