@@ -4,23 +4,28 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def _beside(path: Path) -> tuple[Path, str]:
+def _beside(path: Path, make: Callable[..., T], suffix: str) -> T:
+    """What `make` of tempfile makes beside `path`; an OSError names `path`, not what would have been beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent, f".{path.name}."
+    try:
+        return make(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path (same suffix) that replaces `path` when the block ends well and vanishes otherwise."""
     path = Path(path)
-    parent, prefix = _beside(path)
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part" + path.suffix, dir=parent)
+    handle, name = _beside(path, tempfile.mkstemp, ".part" + path.suffix)
     os.close(handle)
     part = Path(name)
     try:
@@ -43,8 +48,7 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` (which must not exist) when the block ends well."""
     path = Path(path)
-    parent, prefix = _beside(path)
-    part = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=parent))
+    part = Path(_beside(path, tempfile.mkdtemp, ".part"))
     try:
         yield part
         umask = os.umask(0)

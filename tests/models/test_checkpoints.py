@@ -153,6 +153,10 @@ def test_strict_loading_names_what_does_not_fit(network):
         load_into(build(NAME), state | {"extra": torch.zeros(1)}, "f")
     with pytest.raises(InputError, match=r"2 tensors of another shape \(final.kernel, final.bias\)"):
         load_into(build(NAME, out_channels=20), state, "f")
+    sick = state["bn0.bn.weight"].clone()
+    sick[3] = torch.nan
+    with pytest.raises(InputError, match=r"f: 1 tensor with values that are not finite \(bn0.bn.weight\)"):
+        load_into(build(NAME), state | {"bn0.bn.weight": sick}, "f")
 
 
 def test_a_fresh_classifier_is_allowed_by_name(network):

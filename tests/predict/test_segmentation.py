@@ -1,5 +1,7 @@
 """Labels per vertex: exact maps, the model's own rules, and clear refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,13 @@ def test_found_classes_count_vertices_and_surface(classifier, scan):
     voxel_labels = result.labels[result.voxels.index]
     for entry in cloud:
         assert entry.share == pytest.approx((voxel_labels == entry.index).mean())
+
+
+def test_a_scan_may_hold_no_class_at_all(classifier, scan):
+    """As where a list of words names nothing in it."""
+    result = segment(classifier, scan)
+    unknown = replace(result, labels=np.full_like(result.labels, -1))
+    assert found_classes(scan, unknown) == []
 
 
 def test_paint_keeps_the_scan_and_colours_it(classifier, scan):

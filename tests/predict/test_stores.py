@@ -143,6 +143,8 @@ def test_nothing_to_find_and_nothing_found(rooms, tmp_path, capsys):
         found = json.loads((out / "metrics.json").read_text())
         assert found["objects"]["means"]["all"]["ap50"] == expected
         assert (out / "objects.png").exists()
+    assert main(words(*line[:3], "--out", out, "--device", "cpu")) == 0
+    assert not list(out.glob("objects.*"))  # they would seem to be of this evaluation
     assert found["panoptic"]["means"]["things"]["pq"] == 0
     assert found["panoptic"]["means"]["stuff"]["pq"] > 0
     scan = rooms / "room.ply"

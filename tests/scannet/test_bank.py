@@ -33,7 +33,7 @@ def store(tmp_path):
 
 def test_every_object_of_a_common_or_tail_class_is_found(store, capsys):
     assert main(["prepare", str(store), "--bank"]) == 0
-    assert "9 of 3 classes in 3 training scenes" in capsys.readouterr().out
+    assert "9 objects of 3 classes in 3 training scenes" in capsys.readouterr().out
     bank = open_bank(store)
     assert len(bank) == 9 and sorted(set(bank.label.tolist())) == sorted(map(int, RARE))
     for k in range(len(bank)):

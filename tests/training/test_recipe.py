@@ -196,6 +196,13 @@ def test_tuples_none_and_precision_from_the_command_line():
         ("data.workers=-1", "data.workers is at least 0"),
         ("data.point_limit=0", "data.point_limit is at least 1"),
         ("schedule.warmup=1.0", "schedule.warmup is from 0 to below 1"),
+        ("seed=-1", "seed is at least 0"),
+        ("loss.lovasz=-1", "loss.lovasz is at least 0"),
+        ("optimizer.lr=0", "optimizer.lr is above 0"),
+        ("optimizer.lr=.nan", "optimizer.lr is above 0"),
+        ("loss.label_smoothing=1.5", "loss.label_smoothing is from 0 to below 1"),
+        ("optimizer.betas=[0.9]", "optimizer.betas"),
+        ("augment.scale=[]", "augment.scale"),
         ("ema=1", "ema is from 0 to below 1"),
         ("data.root=@scratch/store", "quotes"),
         ("data.hold_out=[chair", "quotes"),
@@ -207,10 +214,10 @@ def test_wrong_override_says_what_is_meant(override, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "network:\n  nam: x\n"])
+@pytest.mark.parametrize("text", [b"- a\n- b\n", b"a: [1\n", b"network:\n  nam: x\n", b"\xff\xfe\x00"])
 def test_wrong_recipe_file_names_the_file(text, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(InputError, match=r"mine\.yaml"):
         load_recipe(str(path), "pretrain")
 

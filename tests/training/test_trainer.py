@@ -217,6 +217,11 @@ def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
     assert "differs from the recipe given in optimizer.lr, " in capsys.readouterr().err
 
 
+def test_a_run_is_not_laid_among_the_scenes(store, capsys):
+    assert finetune(store, store, "epochs=1") == 2
+    assert "holds the scenes" in capsys.readouterr().err and not (store / "recipe.yaml").exists()
+
+
 def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path, capsys):
     root = tmp_path / "store"
     root.mkdir()

@@ -37,6 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error) if isinstance(error, InputError) else error.format_message()
         print("lground:", " ".join(message.split()), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # what no command has its own words for
+        if "--debug" in arguments or not error.filename:
+            raise
+        print(
+            f"lground: {error.filename}: {error.strerror}; give another path, or mend this one",
+            file=sys.stderr,
+        )
+        return 2
     except RuntimeError as error:
         if "--debug" in arguments or (told := dead_worker(error)) is None:
             raise

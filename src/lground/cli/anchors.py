@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lground.cli.outputs import check_outputs
+
 
 def anchors(
     out: Annotated[Path, typer.Argument(help="The file to write (.safetensors).", metavar="OUT.safetensors")],
@@ -39,8 +41,7 @@ def anchors(
     from lground.labels import load_labels
     from lground.text import build_anchors, load_anchors, save_anchors
 
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: anchors are written as .safetensors; change the suffix")
+    check_outputs(table, (out, (".safetensors",)), what="table")
     names = load_labels(labels).names
     if table is None:
         made = build_anchors(names, encoder or "minilm", prompt or "{}", attributes)

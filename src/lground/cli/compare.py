@@ -15,7 +15,7 @@ def compare(runs: Runs, out: Out = Path("compare.png")):
     from lground.report.curves import draw_curves
     from lground.training.comparison import difference_table, read_run, table
 
-    check_outputs(runs[0], {out: (".png",)})
+    check_outputs(runs[0], (out, (".png",)))
     found = [read_run(folder) for folder in dict.fromkeys(runs)]
     draw_curves(out, {run.name: run.rows for run in found})
     print(table(found))

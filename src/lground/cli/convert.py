@@ -22,7 +22,7 @@ def convert(source: Source, target: Target, model: Network = None, labels: Label
     from lground.labels import load_labels
     from lground.models import load_published, save_model
 
-    check_outputs(source, {target: (".safetensors",)})
+    check_outputs(source, (target, (".safetensors",)), what="checkpoint")
     converted = load_published(source, model, load_labels(labels) if labels else None)
     save_model(converted, target)
     network = converted.network

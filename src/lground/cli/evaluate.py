@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from lground.cli.outputs import check_folder
+
 Weights = Annotated[Path, typer.Argument(help="Run folder, .safetensors or published .ckpt.")]
 Data = Annotated[Path, typer.Argument(help="Prepared scenes (from `lground prepare`).")]
 Anchors = Annotated[Path | None, typer.Option(help="Text anchors, for a published pretraining checkpoint.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda when there is one].")]
-Workers = Annotated[int, typer.Option(help="Loading processes.")]
+Workers = Annotated[int, typer.Option(help="Loading processes.", min=0)]
 Views = Annotated[int, typer.Option(help="Average over this many views of each scene, such as 8.")]
 Superpoints = Annotated[
     bool, typer.Option("--superpoints", help="One class for all vertices of a superpoint of the store.")
@@ -39,6 +41,8 @@ def evaluate(
     from lground import predict
     from lground.report import write_scores
 
+    target = out or (model if model.is_dir() else model.parent) / f"evaluation-{split}"
+    check_folder(target)
     evaluation = predict.evaluate(
         predict.load_model(model, anchors),
         data,
@@ -49,7 +53,6 @@ def evaluate(
         superpoints=superpoints,
         instances=instances,
     )
-    target = out or (model if model.is_dir() else model.parent) / f"evaluation-{split}"
     write_scores(target, evaluation)
     print(evaluation.text())
     print(f"\nper vertex, {split}; saved in {target}")

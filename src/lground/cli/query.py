@@ -25,7 +25,7 @@ def query(
     from lground.scans import read_scan, write_scan
 
     out = out or scan.with_name(f"{scan.stem}.query.ply")
-    check_outputs(scan, {out: (".ply", ".npz"), picture: (".png",)})
+    check_outputs(scan, (out, (".ply", ".npz")), (picture, (".png",)))
     chosen = predict.choose_device(device)
     room, loaded = read_scan(scan, units), predict.load_model(model, anchors)
     scores = predict.query(loaded, room, texts, voxel_size=voxel_size, device=chosen)

@@ -10,7 +10,9 @@ from lground.errors import InputError
 
 Scan = Annotated[Path, typer.Argument(help="Your scan: .ply .obj .pcd .las .laz .npz .npy, +Z up.")]
 Weights = Annotated[Path, typer.Option("--model", "-m", help="Run folder, .safetensors or published .ckpt.")]
-Units = Annotated[str, typer.Option(help="What the scan's coordinates are in: m, cm, mm, ft, in.")]
+Units = Annotated[
+    str, typer.Option(help="What the scan's coordinates are in: m, cm, mm, ft, in. Results: m.")
+]
 Anchors = Annotated[Path | None, typer.Option(help="Text anchors, for a published pretraining checkpoint.")]
 VoxelSize = Annotated[
     float | None, typer.Option(help="Metres; larger needs less memory [default: the model's].")
@@ -62,7 +64,7 @@ def segment(
     from lground.scans import read_scan, write_scan
 
     out = out or scan.with_name(f"{scan.stem}.labels.ply")
-    check_outputs(scan, {out: (".ply", ".npz"), features: (".npz",), picture: (".png",)})
+    check_outputs(scan, (out, (".ply", ".npz")), (features, (".npz",)), (picture, (".png",)))
     chosen = predict.choose_device(device)
     if words is not None and not instances:
         raise InputError(f"--words {words}: names objects; add --instances")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lground.cli.evaluate import Anchors, Data, Device, Superpoints, Views, Weights, Workers
+from lground.cli.outputs import check_place
 
 
 def submit(
@@ -23,6 +24,7 @@ def submit(
     """Segment all scenes of a split; write, and check, the .zip that ScanNet's benchmark takes."""
     from lground import predict
 
+    check_place(out)
     loaded = predict.load_model(model, anchors)
     done = predict.submit(
         loaded,

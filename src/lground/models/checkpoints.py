@@ -62,8 +62,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises InputError when the file is missing, damaged, holds no tensors, or asks for code to be run.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    content = read_safetensors(path)[0] if path.suffix == ".safetensors" else _load_inert(path)
+        raise InputError(f"{path}: {'is a folder; name a checkpoint' if path.is_dir() else 'no such file'}")
+    content, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (_load_inert(path), {})
+    if "network" in metadata:
+        raise InputError(f"{path}: is a model of lground already; use it as it is")
     state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     network, stray = {}, []
@@ -120,6 +122,8 @@ def load_into(
             f"{source}: weights of another network: {'; '.join(parts)}; choose the network they are of"
         )
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    if bad := [k for k, v in fits.items() if v.is_floating_point() and not v.isfinite().all()]:
+        raise InputError(f"{source}: {_named(bad, 'with values that are not finite')}; its training diverged")
     net.load_state_dict(fits, strict=False)
     return [k for k in own if k not in fits]
 

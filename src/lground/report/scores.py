@@ -26,6 +26,9 @@ def write_scores(out: Path, evaluation: Evaluation) -> None:
     class_bars(out / "classes.png", label_set.names, iou, label_set.splits, label_set.colors)
     if isinstance(evaluation, ObjectEvaluation):
         _write_objects(out, summary, evaluation)
+    else:  # those there are of an evaluation before this one
+        for name in ("objects.csv", "objects.png"):
+            (out / name).unlink(missing_ok=True)
 
 
 def _write_table(path: Path, rows: list[dict]) -> None:

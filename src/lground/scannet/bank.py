@@ -61,7 +61,7 @@ def build_bank(root: str | os.PathLike, *, workers: int | None = None) -> str:
     objects = [row for entry in entries.values() for row in entry["objects"]]
     classes = {row["class"] for row in objects}
     return (
-        f"bank of rare objects: {len(objects)} of {len(classes)} classes in {len(entries)} training scenes, "
+        f"bank of rare objects: {len(objects)} objects of {len(classes)} classes in {len(entries)} training scenes, "
         f"{len(todo)} looked through now"
     )
 

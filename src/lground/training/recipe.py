@@ -5,6 +5,7 @@ differs from them; `key=value` on the command line changes it once more; the res
 """
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,10 @@ LEAST = {
     "epochs": 1, "validate_every": 1, "checkpoint_every": 1, "images_every": 0,
     "data.batch_size": 1, "data.point_limit": 1, "data.accumulate": 1, "data.workers": 0,
     "paste.count": 0, "paste.tries": 1, "loss.negatives": 1, "schedule.step_size": 1, "schedule.patience": 0,
+    "seed": 0, "loss.lovasz": 0, "loss.language": 0,
 }  # fmt: skip
-SHARES = "ema", "schedule.warmup", "optimizer.momentum"  # from 0 to below 1
+POSITIVE = "optimizer.lr", "data.voxel_size", "loss.temperature"
+SHARES = "ema", "schedule.warmup", "optimizer.momentum", "loss.label_smoothing"  # from 0 to below 1
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
 
@@ -291,7 +294,10 @@ def _recipe_text(name: str, stage: str) -> tuple[str, str]:
         return f"recipe {name}", (_shipped_folder(stage) / f"{name}.yaml").read_text()
     path = Path(name)
     if path.is_file():
-        return str(path), path.read_text()
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: is no text; a recipe is a YAML file") from None
     raise InputError(
         f"{name}: no such recipe; shipped for {stage}: {', '.join(shipped(stage))}; or give a YAML file"
     )
@@ -330,6 +336,8 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
         raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
     if key in LEAST and converted is not None and not converted >= LEAST[key]:
         raise InputError(f"{source}: {key} is at least {LEAST[key]}, not {value!r}")
+    if key in POSITIVE and not 0 < converted < math.inf:
+        raise InputError(f"{source}: {key} is above 0, not {value!r}")
     if key in SHARES and not 0 <= converted < 1:
         raise InputError(f"{source}: {key} is from 0 to below 1, not {value!r}")
     _set(recipe, key, converted)
@@ -348,6 +356,8 @@ def _convert(value: Any, kind: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError
+        if Ellipsis not in arguments and len(value) != len(arguments):
+            raise ValueError
         return tuple(_convert(v, arguments[0]) for v in value)
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         return float(value)  # YAML reads 1e-4 as a string

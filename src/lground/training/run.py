@@ -140,6 +140,8 @@ def _reason(error: Exception, folder: Path) -> str:
 
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     """Raise InputError where another run would be overwritten, or another recipe resumed."""
+    if recipe.data.root and folder.resolve() == Path(recipe.data.root).resolve():
+        raise InputError(f"{folder}: holds the scenes; give another folder for the run")
     saved = folder / "recipe.yaml"
     if not resume and (folder / STATE).exists():
         raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
