@@ -45,6 +45,16 @@ def test_the_command_writes_the_layout_and_says_what_it_found(raw_root, tmp_path
             assert array.dtype == dtype and array.shape == ((count,) if columns is None else (count, columns))
 
 
+def test_a_scene_that_cannot_be_aligned_is_named(raw_root, tmp_path, run):
+    info = raw_root / "scans" / "scene0001_00" / "scene0001_00.txt"
+    info.unlink()
+    code, _, err = run("prepare", raw_root, tmp_path / "store", "--workers", 1)
+    assert (
+        code == 0 and len(err) == 1 and err[0].startswith(f"{info}: is missing") and "not aligned" in err[0]
+    )
+    assert run("prepare", raw_root, tmp_path / "as scanned", "--no-align", "--workers", 1)[2] == []
+
+
 def test_labels_of_both_sets_and_objects_are_written_in_one_pass(raw_root, tmp_path, make_raw):
     raw = make_raw(
         "scene0003_00", objects=[("floor", [0]), ("desk lamp", [1]), ("warp core", [2]), ("chairs", [3])]

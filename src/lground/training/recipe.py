@@ -336,6 +336,8 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
         raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
     if key in LEAST and converted is not None and not converted >= LEAST[key]:
         raise InputError(f"{source}: {key} is at least {LEAST[key]}, not {value!r}")
+    if key == "augment.scale" and not 0 < converted[0] <= converted[1] < math.inf:
+        raise InputError(f"{source}: augment.scale is the least and the largest factor, not {value!r}")
     if key in POSITIVE and not 0 < converted < math.inf:
         raise InputError(f"{source}: {key} is above 0, not {value!r}")
     if key in SHARES and not 0 <= converted < 1:
