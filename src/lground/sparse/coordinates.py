@@ -133,7 +133,9 @@ def _checked(coordinates: Tensor, stride: int) -> Tensor:
     if not len(coordinates):
         raise InputError("a sparse tensor needs at least one voxel, and the coordinates are empty")
     if coordinates.dtype == torch.int64 and int(coordinates.abs().max()) >= 2**31:
-        raise InputError("coordinates must fit in 32-bit integers: move the scene towards the origin")
+        raise InputError(
+            "coordinates must fit in 32-bit integers: move the scene towards the origin, or take larger voxels"
+        )
     if int(coordinates[:, 0].min()) < 0:
         raise InputError("the first coordinate column is the batch index and cannot be negative")
     if stride > 1 and int((coordinates[:, 1:] % stride).abs().max()):

@@ -37,7 +37,8 @@ class KeySpace:
         if total >= 2**63:
             raise InputError(
                 "the coordinates lie too far apart to be indexed "
-                f"({' x '.join(map(str, sizes.tolist()))} cells): move each scene towards the origin"
+                f"({' x '.join(map(str, sizes.tolist()))} cells): move each scene towards the origin, "
+                "or take larger voxels"
             )
         return cls(low, torch.tensor(steps, device=device), sizes)
 
