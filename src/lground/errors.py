@@ -9,12 +9,12 @@ class InputError(ValueError):
     """
 
 
-def dead_worker(error: RuntimeError) -> InputError | None:
+def dead_worker(error: Exception) -> InputError | None:
     """What to tell where torch found a process that loads scenes dead; None for any other error.
 
     torch raises it in whatever the main thread is doing at that moment.
     """
-    if not str(error).startswith("DataLoader worker (pid"):
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker (pid"):
         return None
     return InputError(
         f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "

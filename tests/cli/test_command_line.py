@@ -7,7 +7,9 @@ import time
 from functools import partial
 
 import pytest
+import typer
 
+from lground import cli
 from lground.cli import app, main
 
 VERBS = """demo synth prepare anchors pretrain finetune instances
@@ -73,3 +75,27 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def failing(monkeypatch, error: BaseException) -> None:
+    """Let the next command end with an error, wherever in it."""
+
+    def app(**_):
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_an_abort_is_an_interrupt(error, monkeypatch, capsys):
+    failing(monkeypatch, error)
+    assert main(["doctor"]) == 130 and capsys.readouterr().err == "lground: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), OSError("without a file"), BrokenPipeError(32, "gone")]
+)
+def test_what_no_user_can_mend_keeps_its_traceback(error, monkeypatch):
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        main(["doctor"])

@@ -31,30 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == 130:  # Typer turns an interrupt into this code and says nothing
             print("lground: interrupted", file=sys.stderr)
         return code
-    except (InputError, typer.TyperException) as error:
-        if "--debug" in arguments:
-            raise
-        message = str(error) if isinstance(error, InputError) else error.format_message()
-        print("lground:", " ".join(message.split()), file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # what no command has its own words for
-        if "--debug" in arguments or not error.filename:
-            raise
-        print(
-            f"lground: {error.filename}: {error.strerror}; give another path, or mend this one",
-            file=sys.stderr,
-        )
-        return 2
-    except RuntimeError as error:
-        if "--debug" in arguments or (told := dead_worker(error)) is None:
-            raise
-        print("lground:", told, file=sys.stderr)
-        return 2
     except (KeyboardInterrupt, typer.Abort):  # outside of a command's own work
         print("lground: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        told = None if "--debug" in arguments else _told(error)
+        if told is None:
+            raise
+        print("lground:", " ".join(told.split()), file=sys.stderr)
+        return 2
+
+
+def _told(error: Exception) -> str | None:
+    """What a user is told of an error that the input, the command line or the machine is the cause of, else None."""
+    if isinstance(error, typer.TyperException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.filename:  # for which no command has words of its own
+        return f"{error.filename}: {error.strerror}; give another path, or mend this one"
+    known = error if isinstance(error, InputError) else dead_worker(error)
+    return known and str(known)
 
 
 def run() -> None:

@@ -25,7 +25,7 @@ def main(stage: str, folder: str, out: str, *flags: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         train(load_recipe(f"{folder}/recipe.yaml", stage), out, resume="--resume" in flags)
-    except (InputError, RuntimeError) as error:
+    except Exception as error:
         told = error if isinstance(error, InputError) else dead_worker(error)
         if told is None:
             raise
