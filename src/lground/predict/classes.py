@@ -30,9 +30,7 @@ def found_classes(scan: Scan, result: Segmentation) -> list[FoundClass]:
     labels = result.classes[known]
     vertices = np.bincount(labels, minlength=count)
     scores = np.bincount(labels, weights=result.scores[known], minlength=count)
-    scores = scores / np.maximum(
-        vertices, 1
-    )  # without any vertex bincount counts in integers, weights or not
+    scores = scores / np.maximum(vertices, 1)  # not in place: without any vertex these are integers
     shares = _surface_shares(scan, result)
     present = np.flatnonzero(vertices)
     return [

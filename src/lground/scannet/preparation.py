@@ -13,7 +13,6 @@ from lground import __version__
 from lground.errors import InputError
 from lground.files import atomic_dir, write_json
 from lground.labels import load_labels
-from lground.progress import say
 from lground.scannet.raw import RawScene, read_raw_scene
 from lground.scannet.splits import SPLITS, choose_splits
 from lground.scannet.table import TABLE_NAME, LabelTable, read_label_table
@@ -192,9 +191,6 @@ def _prepare_scene(job: Job, *, out: Path, table: LabelTable, settings: dict) ->
     try:
         scene = read_raw_scene(job.folder, table, align=settings["aligned"], annotated=job.split != "test")
         _write_scene(scene, job.folder, out / job.split / job.folder.name, settings)
-        info = job.folder / f"{job.folder.name}.txt"
-        if settings["aligned"] and job.split != "test" and not info.is_file():
-            say(f"{info}: is missing; the scene was prepared as it was scanned, not aligned")
     except InputError as error:
         return " ".join(str(error).split())
     except OSError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lground.errors import InputError
 from lground.labels import load_labels
+from lground.progress import say
 from lground.scannet.table import LabelTable
 from lground.scans import read_scan
 
@@ -52,11 +53,14 @@ def read_raw_scene(
     scan = read_scan(mesh)
     if scan.colors is None:
         raise InputError(f"{mesh}: has no vertex colours (red, green, blue); is it ScanNet's own mesh?")
-    alignment = read_alignment(folder / f"{folder.name}.txt")
+    info = folder / f"{folder.name}.txt"
+    alignment = read_alignment(info)
     points = scan.points.astype(np.float64) + scan.offset
     if align and alignment is not None:
         points = points @ alignment[:3, :3].T + alignment[:3, 3]
     annotation = _read_annotation(folder, len(scan), table, annotated)
+    if align and annotated and not info.is_file():
+        say(f"{info}: is missing; the scene stays as it was scanned, not aligned")
     return RawScene(points.astype(np.float32), scan.colors, annotation, alignment)
 
 

@@ -6,7 +6,7 @@ from lground.errors import InputError
 from lground.progress import say
 from lground.training.launch import join_processes, start_processes
 from lground.training.recipe import Recipe
-from lground.training.run import check_folder, epochs_done, read_metrics
+from lground.training.run import check_folder, epochs_done, has_weights, read_metrics
 from lground.training.stopping import StopSignal
 from lground.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
 
 def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Path:
     """Have the weights of the pretraining; returns their file."""
-    finished = epochs_done(out) >= recipe.epochs and (out / "best.safetensors").exists()
+    finished = epochs_done(out) >= recipe.epochs and has_weights(out)
     check_folder(out, recipe, resume=resume or finished)
     if finished:
         say(f"{out}: finished, its weights are taken")

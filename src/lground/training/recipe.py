@@ -24,14 +24,20 @@ SHARED = (  # with the pretraining that comes before
     "data.root", "data.label_set", "data.annotation", "data.hold_out", "data.voxel_size", "data.workers",
     "text.anchors", "precision", "devices", "num_nodes", "wandb", "seed",
 )  # fmt: skip
-LEAST = {
-    "epochs": 1, "validate_every": 1, "checkpoint_every": 1, "images_every": 0,
-    "data.batch_size": 1, "data.point_limit": 1, "data.accumulate": 1, "data.workers": 0,
-    "paste.count": 0, "paste.tries": 1, "loss.negatives": 1, "schedule.step_size": 1, "schedule.patience": 0,
-    "seed": 0, "loss.lovasz": 0, "loss.language": 0,
-}  # fmt: skip
-POSITIVE = "optimizer.lr", "data.voxel_size", "loss.temperature"
-SHARES = "ema", "schedule.warmup", "optimizer.momentum", "loss.label_smoothing"  # from 0 to below 1
+RULES = (  # what the values of some keys must be: in words, and whether one is
+    ("at least 1", lambda v: v >= 1, (
+        "epochs", "validate_every", "checkpoint_every", "data.batch_size", "data.point_limit", "data.accumulate",
+        "paste.tries", "loss.negatives", "schedule.step_size",
+    )),
+    ("at least 0", lambda v: v >= 0, (
+        "images_every", "data.workers", "paste.count", "schedule.patience", "seed", "loss.lovasz", "loss.language",
+    )),
+    ("above 0", lambda v: 0 < v < math.inf, ("optimizer.lr", "data.voxel_size", "loss.temperature")),
+    ("from 0 to below 1", lambda v: 0 <= v < 1, (
+        "ema", "schedule.warmup", "optimizer.momentum", "loss.label_smoothing",
+    )),
+    ("the least and the largest factor", lambda v: 0 < v[0] <= v[1] < math.inf, ("augment.scale",)),
+)  # fmt: skip
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
 
@@ -334,14 +340,9 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
         converted = _convert(value, kind)
     except (TypeError, ValueError):
         raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
-    if key in LEAST and converted is not None and not converted >= LEAST[key]:
-        raise InputError(f"{source}: {key} is at least {LEAST[key]}, not {value!r}")
-    if key == "augment.scale" and not 0 < converted[0] <= converted[1] < math.inf:
-        raise InputError(f"{source}: augment.scale is the least and the largest factor, not {value!r}")
-    if key in POSITIVE and not 0 < converted < math.inf:
-        raise InputError(f"{source}: {key} is above 0, not {value!r}")
-    if key in SHARES and not 0 <= converted < 1:
-        raise InputError(f"{source}: {key} is from 0 to below 1, not {value!r}")
+    for words, holds, keys in RULES:
+        if key in keys and converted is not None and not holds(converted):
+            raise InputError(f"{source}: {key} is {words}, not {value!r}")
     _set(recipe, key, converted)
 
 

@@ -68,10 +68,6 @@ class Run:
         self.rows = [row for row in read_log(self.path) if row["epoch"] <= state["epoch"]]
         return state
 
-    @property
-    def has_weights(self) -> bool:
-        return (self.path / "best.safetensors").exists()
-
     def save(self, state: dict) -> None:
         with self._writing(STATE) as part:
             torch.save(state, part)
@@ -122,7 +118,7 @@ class Run:
         try:
             yield
         except errors as error:
-            if isinstance(error, RuntimeError) and (told := dead_worker(error)):  # raised here by chance
+            if told := dead_worker(error):  # raised here by chance
                 raise told from None
             raise InputError(
                 f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "
@@ -158,6 +154,11 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
 def epochs_done(folder: Path) -> int:
     """Finished epochs of the run in `folder`; 0 when there is none."""
     return _read_state(folder / STATE)["epoch"] if (folder / STATE).exists() else 0
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the run in `folder` has kept its best weights yet."""
+    return (folder / "best.safetensors").exists()
 
 
 def read_metrics(folder: Path) -> dict:

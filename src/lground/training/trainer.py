@@ -30,7 +30,7 @@ from lground.training.failure import check_weights, stop_with_reproduction
 from lground.training.logs import check_logs, epoch_row
 from lground.training.micro_batches import split_evenly
 from lground.training.recipe import Recipe
-from lground.training.run import Run, read_metrics
+from lground.training.run import Run, has_weights, read_metrics
 from lground.training.schedules import Scheduler, build_optimizer
 from lground.training.stages import Stage, build_stage
 from lground.training.stopping import StopSignal, Terminated
@@ -249,7 +249,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.sums = Counter(state["sums"])
-        if self.epoch >= self.recipe.epochs and not self.folder.has_weights:
+        if self.epoch >= self.recipe.epochs and not has_weights(self.folder.path):
             raise InputError(
                 f"{self.folder.path}: stopped after {self.epoch} epochs, before the first weights were kept; resume "
                 f"it with epochs={self.epoch + 1} or more"
