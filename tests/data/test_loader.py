@@ -1,12 +1,15 @@
 """The data set and its loader: exact, repeatable, the same for any number of workers and after a resume."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +198,27 @@ class Deadly(SceneDataset):
 def test_a_worker_that_is_ended_is_one_line(store):
     with pytest.raises(InputError, match=r"memory.*fewer workers"):
         list(build_loader(Deadly(store, "val"), 1, workers=1))
+
+
+def test_sigterm_does_not_end_workers_not_even_while_they_start(train):
+    """As a scheduler sends it, to all processes; the one that trains still needs these to save and end."""
+    options = {"batch_size": 2, "shuffle": True, "seed": 5}
+    expected, done = flatten(build_loader(train, **options)), threading.Event()
+
+    def terminate():
+        while not done.is_set():
+            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGTERM)
+
+    scheduler = threading.Thread(target=terminate)
+    scheduler.start()
+    try:
+        for _ in range(5):
+            assert equal(expected, flatten(build_loader(train, workers=2, **options)))
+    finally:
+        done.set()
+        scheduler.join()
 
 
 def test_an_error_in_mid_epoch_ends_the_process(store, tmp_path):

@@ -76,7 +76,7 @@ class SceneLoader(DataLoader):
     """A DataLoader that tells in one line why a worker failed: its InputError, or its death."""
 
     def __iter__(self) -> Iterator:
-        steps = super().__iter__()
+        steps = self._start()
         if self.num_workers:
             atexit.unregister(_end_workers)
             atexit.register(_end_workers)  # the latest is called first: before torch waits for each worker
@@ -91,6 +91,14 @@ class SceneLoader(DataLoader):
         finally:
             if self.num_workers:
                 steps._shutdown_workers()  # an error that somebody keeps would keep them alive
+
+    def _start(self) -> Iterator:
+        """Start the workers; a SIGTERM that comes before they ignore it (see `_start_worker`) must not end them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # they inherit it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def build_loader(
