@@ -205,11 +205,16 @@ def test_sigterm_does_not_end_workers_not_even_while_they_start(train):
     options = {"batch_size": 2, "shuffle": True, "seed": 5}
     expected, done = flatten(build_loader(train, **options)), threading.Event()
 
+    command = Path("/proc/self/cmdline").read_bytes()
+
     def terminate():
         while not done.is_set():
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(child), signal.SIGTERM)
+                with contextlib.suppress(OSError):  # it has ended
+                    if (
+                        Path(f"/proc/{child}/cmdline").read_bytes() == command
+                    ):  # a fork, no other test's process
+                        os.kill(int(child), signal.SIGTERM)
 
     scheduler = threading.Thread(target=terminate)
     scheduler.start()
