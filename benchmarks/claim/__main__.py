@@ -7,8 +7,9 @@
 
 Every method sees the same number of updates in all, pretraining included, with the same optimiser and schedule.
 `--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
-with the runs that are missing. `--work` holds the rooms, the anchors and the runs under way. Runs side by side on one
-GPU take turns on it unless NVIDIA's MPS is on (`nvidia-cuda-mps-control -d`): then they share it (NOTES.md has times).
+with the runs that are missing. `--work` holds the rooms, the anchors, the runs under way and finished pretrainings:
+runs that share one need it only once (those of `best` with one part left out, say). Runs side by side on one GPU take
+turns on it unless NVIDIA's MPS is on (`nvidia-cuda-mps-control -d`): then they share it (NOTES.md has times).
 """
 
 import argparse
@@ -121,7 +122,7 @@ def settle(options: argparse.Namespace) -> dict:
         "data": str(work / rooms),
         "anchors": str((options.anchors or work / "anchors.safetensors").resolve()),
         "work": str(work),
-        "workers": 0 if options.quick else max(1, min(8, cores - 1)),
+        "workers": 0 if options.quick else max(2, min(8, cores - 1)),
         "at_once": options.gpu_jobs,
     }
 

@@ -1,7 +1,9 @@
 """One run, in a process of its own: train, evaluate, save the result, throw the weights away."""
 
+import contextlib
 import csv
 import ctypes
+import hashlib
 import json
 import os
 import resource
@@ -19,6 +21,7 @@ from lground.files import write_json
 from lground.predict import choose_device, evaluate, load_model
 from lground.progress import say
 from lground.training import train
+from lground.training.recipe import Recipe
 
 
 def work(file: Path) -> None:
@@ -31,7 +34,7 @@ def work(file: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
     start = time.monotonic()
     recipe = recipe_of(job, settings)
-    train(recipe, folder)
+    train_once(recipe, folder, Path(settings["work"]) / "pretrained")
     trained = time.monotonic()
     scores = evaluations(folder, settings)
     seconds = {"train": round(trained - start, 1), "evaluate": round(time.monotonic() - trained, 1)}
@@ -57,6 +60,28 @@ def work(file: Path) -> None:
     }
     write_json(job["result"], result)
     shutil.rmtree(folder)
+
+
+def train_once(recipe: Recipe, folder: Path, shelf: Path) -> None:
+    """Train into `folder`; a pretraining that another run did by the same recipe is on the `shelf`, or goes there."""
+    if recipe.before is None:
+        train(recipe, folder)
+        return
+    before = asdict(recipe.before)
+    del before["data"]["workers"]  # changes nothing in the result
+    kept = shelf / hashlib.sha256(json.dumps(before).encode()).hexdigest()[:16]
+    if kept.exists():
+        _link(kept, folder / "before")
+    train(recipe, folder)
+    if not kept.exists():
+        _link(folder / "before", part := shelf / f".{folder.name}")
+        with contextlib.suppress(OSError):  # another run was faster
+            part.rename(kept)
+
+
+def _link(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link)
 
 
 def wait_asleep() -> None:
