@@ -1,11 +1,13 @@
-"""Which arguments share a compiled kernel, and what it is launched with."""
+"""Which arguments share a compiled kernel, what it is launched with, and by which launcher."""
+
+import sys
 
 import pytest
 import torch
 import triton
 import triton.language as tl
 
-from lground.sparse.kernels.launch import Kernel, cdiv, power_of_2
+from lground.sparse.kernels.launch import Kernel, cdiv, compiling, power_of_2
 
 
 @Kernel
@@ -71,3 +73,51 @@ def test_tensors_are_launched_as_addresses():
 def test_whole_numbers(n):
     assert power_of_2(n) >= n > power_of_2(n) / 2
     assert 16 * cdiv(n, 16) >= n > 16 * (cdiv(n, 16) - 1)
+
+
+@Kernel
+@triton.jit
+def write_one(out, a, NUMBER: tl.constexpr):
+    tl.store(out + NUMBER, a)
+
+
+@Kernel
+@triton.jit
+def write_two(out, a, b, NUMBER: tl.constexpr):
+    tl.store(out + NUMBER, a + b)
+
+
+@Kernel
+@triton.jit
+def write_three(out, a, b, c, NUMBER: tl.constexpr):
+    tl.store(out + NUMBER, a + b + c)
+
+
+@pytest.fixture
+def impatient():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels_loaded_side_by_side_have_launchers_of_their_own(impatient):
+    kernels = [(write_one, (1,)), (write_two, (2, 3)), (write_three, (4, 5, 6))]
+    out = torch.zeros(4, dtype=torch.int32, device="cuda")
+
+    def launch() -> None:
+        for number in range(4):  # four kernels share a launcher: it is loaded again, which is where they mix
+            for write, values in kernels:
+                write[1,](out, *values, number)
+
+    for _ in range(100):
+        for write, _ in kernels:
+            write.compiled.clear()
+            write.function.device_caches.clear()
+        with compiling():
+            launch()
+        launch()
+    assert out.tolist() == [15] * 4

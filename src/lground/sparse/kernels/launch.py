@@ -7,6 +7,10 @@ what is found there is given straight to Triton's launcher.
 
 A network has some thirty kernels. Compiled one by one, when they are first launched, they take ten seconds;
 `compiling` does it on all cores.
+
+Up to Triton 3.6 the launcher of a kernel is a C module, built for it, and all of these modules have one name. Python
+keeps one module of a name when it loads again what it loaded before, so of two threads that load launchers at once
+one can be given the other's: here one thread loads at a time.
 """
 
 import os
@@ -15,11 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import repeat
+from threading import Lock
 
 import torch
 import triton
 from torch import Tensor
+from triton.compiler import CompiledKernel
 
+_LOADING = Lock()
 _WANTED: ContextVar[list | None] = ContextVar("wanted", default=None)
 
 
@@ -37,13 +44,18 @@ def compiling() -> Iterator[None]:
                 yield
         finally:
             _WANTED.reset(token)
-        list(pool.map(_load, dict.fromkeys(wanted), repeat(device)))
+        with _LOADING:
+            for kernel in list(pool.map(_load, dict.fromkeys(wanted), repeat(device))):
+                # Its launcher is built; what the threads took for it may be another's.
+                kernel._run = triton.runtime.driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
-def _load(kernel, device: int) -> None:
-    """Bring a compiled kernel to the device; Triton 3.6 then builds what passes its arguments, with a C compiler."""
+def _load(kernel: triton.FutureKernel | CompiledKernel, device: int) -> CompiledKernel:
+    """Bring a compiled kernel to the device, and have its launcher built."""
+    kernel = kernel.result() if isinstance(kernel, triton.FutureKernel) else kernel
     with torch.cuda.device(device):
-        _ = (kernel.result() if isinstance(kernel, triton.FutureKernel) else kernel).run
+        _ = kernel.run
+    return kernel
 
 
 def cdiv(a: int, b: int) -> int:
@@ -105,7 +117,10 @@ class Kernel:
         key += device, num_warps, num_stages
         compiled = self.compiled.get(key)
         if compiled is None:
-            self.compiled[key] = self.function[grid](*arguments, num_warps=num_warps, num_stages=num_stages)
+            shape = {"num_warps": num_warps, "num_stages": num_stages}
+            self.function.run(*arguments, grid=grid, warmup=True, **shape)  # compiles, beside other threads
+            with _LOADING:
+                self.compiled[key] = self.function[grid](*arguments, **shape)
             return
         x, y, z = (*grid, 1, 1)[:3]
         stream = torch._C._cuda_getCurrentRawStream(device)
