@@ -1,6 +1,7 @@
 """The data set and its loader: exact, repeatable, the same for any number of workers and after a resume."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import shutil
@@ -198,6 +199,35 @@ class Deadly(SceneDataset):
 def test_a_worker_that_is_ended_is_one_line(store):
     with pytest.raises(InputError, match=r"memory.*fewer workers"):
         list(build_loader(Deadly(store, "val"), 1, workers=1))
+
+
+class Collecting(SceneDataset):
+    """Its items are loaded by a process that has just freed all garbage."""
+
+    def __getitem__(self, address):
+        gc.collect()
+        return super().__getitem__(address)
+
+
+def test_workers_free_nothing_that_they_inherit(store, tmp_path):
+    """Such as graphs and memory of a GPU, which ends a process that did not make them."""
+
+    class Precious:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            (tmp_path / str(os.getpid())).touch()
+
+    gc.disable()  # the garbage is still there when the workers start
+    try:
+        Precious()
+        list(build_loader(Collecting(store, "val"), 1, workers=2))
+        assert not list(tmp_path.iterdir())
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
 
 
 def test_sigterm_does_not_end_workers_not_even_while_they_start(train):

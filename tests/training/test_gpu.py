@@ -65,7 +65,7 @@ def test_optimizers_on_cuda_do_what_they_do_on_the_cpu(optimizer):
     start = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
     results = []
     for device in ("cpu", "cuda"):
-        weights = [torch.nn.Parameter(row.to(device)) for row in start]
+        weights = [torch.nn.Parameter(row.to(device, copy=True)) for row in start]
         steps = build_optimizer(weights, recipe)
         for _ in range(5):
             sum((weight.sin() * weight).sum() for weight in weights).backward()

@@ -1,6 +1,7 @@
 """Which scenes, in which order, on which process; and the workers that load them."""
 
 import atexit
+import gc
 import itertools
 import multiprocessing
 import signal
@@ -93,11 +94,17 @@ class SceneLoader(DataLoader):
                 steps._shutdown_workers()  # an error that somebody keeps would keep them alive
 
     def _start(self) -> Iterator:
-        """Start the workers; a SIGTERM that comes before they ignore it (see `_start_worker`) must not end them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # they inherit it
+        """Start the workers; a SIGTERM that comes before they ignore it (see `_start_worker`) must not end them.
+
+        They inherit what this process has, garbage too, and must not collect it: what lies on a GPU, graphs and
+        page-locked memory can only be freed by the process that made them.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # they inherit this as well
+        gc.freeze()
         try:
             return super().__iter__()
         finally:
+            gc.unfreeze()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
