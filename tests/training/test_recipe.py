@@ -200,7 +200,6 @@ def test_tuples_none_and_precision_from_the_command_line():
         ("loss.lovasz=-1", "loss.lovasz is at least 0"),
         ("optimizer.lr=0", "optimizer.lr is above 0"),
         ("optimizer.lr=.nan", "optimizer.lr is above 0"),
-        ("loss.label_smoothing=1.5", "loss.label_smoothing is from 0 to below 1"),
         ("optimizer.betas=[0.9]", "optimizer.betas"),
         ("augment.scale=[]", "augment.scale"),
         ("augment.scale=[1.1,0.9]", "the least and the largest"),

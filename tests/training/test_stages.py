@@ -240,19 +240,14 @@ def test_a_held_out_name_takes_no_part(batch, wide, tmp_path):
 
 
 def test_terms_of_fine_tuning_add_up(batch, scenes, weights):
-    changes = (
-        f"network.weights={weights}",
-        "loss.lovasz=0.7",
-        "loss.language=0.3",
-        "loss.label_smoothing=0.1",
-    )
+    changes = f"network.weights={weights}", "loss.lovasz=0.7", "loss.language=0.3"
     made = finetuning(scenes, *changes).eval()
     loss = made(batch, seeded())
     logits, features = made.model(sparse_input(batch))
     pretrained = load_model(weights)
     anchors = pretrained.project(pretrained.anchors)
     expected = {
-        "cross_entropy": losses.cross_entropy(logits, batch.labels, label_smoothing=0.1),
+        "cross_entropy": losses.cross_entropy(logits, batch.labels),
         "lovasz": 0.7 * losses.lovasz_softmax(logits, batch.labels),
         "language": 0.3 * losses.language_cross_entropy(features, batch.labels, anchors),
     }
@@ -292,7 +287,7 @@ def test_reduction_over_all_voxels_holds_for_every_loss(batch, scenes, forms, we
     changes = [f"loss.name={name}"], [f"loss.name={name}", "loss.reduction=mean_all"]
     labelled, everywhere = (pretraining(forms, *c)(batch, seeded()).item() for c in changes)
     assert everywhere == pytest.approx(share * labelled, rel=1e-5)
-    changes = f"network.weights={weights}", "loss.language=1", "loss.label_smoothing=0.1"
+    changes = f"network.weights={weights}", "loss.language=1"
     first, second = (finetuning(scenes, *changes, f"loss.reduction={r}") for r in ("mean", "mean_all"))
     second.load_state_dict(first.state_dict())
     assert second(batch, seeded()).item() == pytest.approx(share * first(batch, seeded()).item(), rel=1e-5)
@@ -410,7 +405,6 @@ def test_what_does_not_fit_is_said_in_one_line(scenes, weights, forms, wide, of_
         (lambda: finetuning(scenes, "network.classifier=anchors", classifier), "no anchors"),
         (lambda: finetuning(scenes, "network.classifier_only=true"), "network.weights"),
         (lambda: finetuning(scenes, "network.classifier_only=true", "loss.language=1", grounded), "freezes"),
-        (lambda: finetuning(scenes, "loss.name=focal", "loss.label_smoothing=0.1"), "cross_entropy"),
         (lambda: finetuning(scenes, "attributes.mode=raw"), "pretraining"),
         (lambda: finetuning(scenes, "loss.temperature_learned=true"), r"loss\.language"),
         (lambda: pretraining(forms, "loss.temperature_learned=true", "loss.name=l2"), "no temperature"),

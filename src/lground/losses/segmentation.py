@@ -16,25 +16,16 @@ def cross_entropy(
     labels: Tensor,
     *,
     weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
     kept: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Cross-entropy over the labelled points, or those of them that are `kept` (N,) bool.
 
-    The target is 1 - s at the own class plus s / C at every class, s = `label_smoothing` (Szegedy et al.,
-    CVPR 2016); each term counts times the weight (C,) of the class it stands for. Unlike torch's, the mean
-    divides by the number of points, not by their weights, and is 0 when no point counts.
+    Each point counts times the weight (C,) of its class. Unlike torch's, the mean divides by the number of
+    points, not by their weights, and is 0 when no point counts.
     """
     weights = None if weights is None else weights.to(logits)
-    loss = F.cross_entropy(
-        logits,
-        labels,
-        weight=weights,
-        ignore_index=IGNORE,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
+    loss = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, reduction="none")
     labelled = labels >= 0
     return reduce(loss, labelled if kept is None else labelled & kept, reduction)
 

@@ -33,9 +33,7 @@ RULES = (  # what the values of some keys must be: in words, and whether one is
         "images_every", "data.workers", "paste.count", "schedule.patience", "seed", "loss.lovasz", "loss.language",
     )),
     ("above 0", lambda v: 0 < v < math.inf, ("optimizer.lr", "data.voxel_size", "loss.temperature")),
-    ("from 0 to below 1", lambda v: 0 <= v < 1, (
-        "ema", "schedule.warmup", "optimizer.momentum", "loss.label_smoothing",
-    )),
+    ("from 0 to below 1", lambda v: 0 <= v < 1, ("ema", "schedule.warmup", "optimizer.momentum")),
     ("the least and the largest factor", lambda v: 0 < v[0] <= v[1] < math.inf, ("augment.scale",)),
 )  # fmt: skip
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
@@ -125,7 +123,6 @@ class Loss:
     temperature: float = 0.07  # contrastive_ce; the original's code has none, that is 1
     temperature_learned: bool = False  # it only starts there, as CLIP's does; sigmoid's too
     gamma: float = 2.0  # focal
-    label_smoothing: float = 0.0  # cross_entropy
     logit_adjustment: float = 0.0  # how far logits are lowered by how rare their class is, while training
     lovasz: float = 0.0  # weight of the Lovász-softmax loss beside it
     language: float = (

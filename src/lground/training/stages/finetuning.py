@@ -133,7 +133,7 @@ class Finetuning(Stage):
         common = {"weights": self.class_weights, "reduction": loss.reduction}
         if loss.name == "focal":
             return losses.focal_loss(logits, labels, gamma=loss.gamma, **common)
-        return losses.cross_entropy(logits, labels, label_smoothing=loss.label_smoothing, **common)
+        return losses.cross_entropy(logits, labels, **common)
 
     def class_weight_table(self) -> list[dict]:
         """Class, labelled points in the training scenes and weight, where the loss has weights; else empty."""
@@ -163,8 +163,6 @@ def _check_recipe(recipe: Recipe) -> None:
         raise InputError("loss.temperature_learned is of the language loss: give loss.language a weight")
     if network.classifier_only and loss.language > 0:
         raise InputError("loss.language moves features, but network.classifier_only freezes them: set one")
-    if loss.name == "focal" and loss.label_smoothing > 0:
-        raise InputError("loss.label_smoothing is for loss.name=cross_entropy; set it to 0 for focal")
     if recipe.attributes.mode != "none":
         raise InputError("attributes.mode is for pretraining: a classifier has no name for a red chair")
 
