@@ -56,11 +56,13 @@ OWN = (
 
 
 def method(name: str) -> Method:
-    """The method `name`; "best~ema=0~loss.lovasz=0" is `best` with changes of its own."""
+    """The method `name`; "best~loss.language=0~loss.lovasz=0" is `best` with changes of its own."""
     base, *changes = name.split("~")
     known = METHODS | EXTRA
     if base not in known:
-        raise InputError(f"--methods {name}: choose of {', '.join(known)}, with changes as in best~ema=0")
+        raise InputError(
+            f"--methods {name}: choose of {', '.join(known)}, with changes as in best~loss.lovasz=0"
+        )
     found = known[base]
     return Method(found.what, found.recipe, found.before, (*found.changes, *changes))
 

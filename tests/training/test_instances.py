@@ -346,7 +346,7 @@ def test_one_pass_and_several_have_the_same_gradient(scenes):
 
 def test_a_terminated_run_goes_on_bit_for_bit(store, tmp_path, forked):
     line = ["instances", "demo", f"data.root={store}", NETWORK, "data.voxel_size=0.15", "data.mix=0.5"]
-    line += ["ema=0.9", "epochs=3", "validate_every=1", "augment.dropout=0.5", "checkpoint_every=1", "--out"]
+    line += ["epochs=3", "validate_every=1", "augment.dropout=0.5", "checkpoint_every=1", "--out"]
     assert forked([*line, str(tmp_path / "whole")])[0] == 0
     out = tmp_path / "ended"
     code, said = forked([*line, str(out)], 15, 0.2, out / "recipe.yaml")

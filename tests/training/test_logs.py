@@ -21,7 +21,7 @@ def logged(store, tmp_path_factory):
     """A run with everything there is to log."""
     out = tmp_path_factory.mktemp("logged") / "run"
     changes = ["data.voxel_size=0.1", "data.batch_size=2", "augment.elastic=false", "loss.lovasz=0.5"]
-    changes += ["epochs=2", "validate_every=1", "images_every=2", "loss.class_weights=inverse_log", "ema=0.5"]
+    changes += ["epochs=2", "validate_every=1", "images_every=2", "loss.class_weights=inverse_log"]
     assert main(["finetune", "demo", f"data.root={store}", *changes, "--out", str(out)]) == 0
     return out
 
@@ -78,36 +78,6 @@ def test_class_weights_are_stored_with_the_run(logged):
     by_points = sorted(present, key=lambda row: int(row["points"]))
     weights = [float(row["weight"]) for row in by_points]
     assert weights == sorted(weights, reverse=True)
-
-
-def test_the_moving_average_is_what_is_saved(tiny, tmp_path):
-    line = ["finetune", "demo", *tiny, "epochs=1", "--out"]
-    assert main([*line, str(tmp_path / "bare")]) == 0
-    assert main([*line, str(tmp_path / "smooth"), "ema=0.9"]) == 0
-    state = torch.load(tmp_path / "smooth" / "last.ckpt", weights_only=True)
-    bare, smooth = (load_file(tmp_path / run / "last.safetensors") for run in ("bare", "smooth"))
-    trained = {k.removeprefix("model.network."): v for k, v in state["stage"].items() if "network" in k}
-    for name, value in bare.items():
-        assert torch.equal(value, trained[name])  # the average does not touch training
-        assert torch.equal(smooth[name], state["average"][f"module.network.{name}"])
-    assert not torch.equal(smooth["final.kernel"], bare["final.kernel"])
-
-
-def test_averages_follow_by_the_formula():
-    from lground.training.ema import averaged
-
-    model = torch.nn.BatchNorm1d(2)
-    average, expected = averaged(model, 0.5), None
-    for n, value in enumerate((1.0, 3.0, 7.0, 2.0, -4.0, 0.0, 8.0, 1.0, 2.0, 3.0, 5.0, 4.0)):
-        torch.nn.init.constant_(model.weight, value)
-        model.running_mean.fill_(value)
-        model.num_batches_tracked.fill_(n)
-        average.update_parameters(model)
-        decay = min(0.5, (1 + n) / (10 + n))
-        expected = value if n == 0 else decay * expected + (1 - decay) * value
-    for tensor in (average.module.weight, average.module.running_mean):
-        assert tensor.tolist() == pytest.approx([expected] * 2, rel=1e-6)
-    assert int(average.module.num_batches_tracked) == 11
 
 
 def test_wandb_that_is_not_installed_is_named(tiny, tmp_path, capsys):

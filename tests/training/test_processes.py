@@ -82,7 +82,6 @@ def test_processes_with_more_and_less_to_do_take_as_many_passes(tiny, uneven, tm
         "devices=2",
         "epochs=2",
         "loss.lovasz=1.0",
-        "ema=0.5",
     ]
     assert main([*line, "--out", str(tmp_path / "run")]) == 0
     assert losses(tmp_path / "run")[1] < losses(tmp_path / "run")[0]

@@ -203,7 +203,6 @@ def test_tuples_none_and_precision_from_the_command_line():
         ("optimizer.betas=[0.9]", "optimizer.betas"),
         ("augment.scale=[]", "augment.scale"),
         ("augment.scale=[1.1,0.9]", "the least and the largest"),
-        ("ema=1", "ema is from 0 to below 1"),
         ("data.root=@scratch/store", "quotes"),
         ("data.hold_out=[chair", "quotes"),
     ],

@@ -33,7 +33,7 @@ RULES = (  # what the values of some keys must be: in words, and whether one is
         "images_every", "data.workers", "paste.count", "schedule.patience", "seed", "loss.lovasz", "loss.language",
     )),
     ("above 0", lambda v: 0 < v < math.inf, ("optimizer.lr", "data.voxel_size", "loss.temperature")),
-    ("from 0 to below 1", lambda v: 0 <= v < 1, ("ema", "schedule.warmup", "optimizer.momentum")),
+    ("from 0 to below 1", lambda v: 0 <= v < 1, ("schedule.warmup", "optimizer.momentum")),
     ("the least and the largest factor", lambda v: 0 < v[0] <= v[1] < math.inf, ("augment.scale",)),
 )  # fmt: skip
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
@@ -183,7 +183,6 @@ class Recipe:
     validate_every: int = 1  # epochs
     checkpoint_every: int = 1  # epochs
     images_every: int = 20  # epochs between pictures of a validation room; 0: none
-    ema: float = 0.0  # decay of a moving average of the weights, which is then what is evaluated and saved
     precision: Literal["no", "bf16", "fp16"] = "no"
     devices: int = 1  # processes per node
     num_nodes: int = 1

@@ -21,11 +21,9 @@ from accelerate.state import AcceleratorState
 from lground.data import Batch, SceneDataset, SceneLoader, build_loader
 from lground.errors import InputError
 from lground.labels import LabelSet, load_labels
-from lground.models import Model
 from lground.progress import Progress, say
 from lground.training.arriving import Arriving
 from lground.training.datasets import open_datasets
-from lground.training.ema import averaged
 from lground.training.failure import check_weights, stop_with_reproduction
 from lground.training.logs import check_logs, epoch_row
 from lground.training.micro_batches import split_evenly
@@ -67,7 +65,6 @@ class Trainer:
         stage = synchronize_batch_norm(stage, device).to(device)
         optimizer = build_optimizer([p for p in stage.parameters() if p.requires_grad], recipe.optimizer)
         self.stage, self.optimizer = self.accelerator.prepare(stage, optimizer)
-        self.average = averaged(self.bare_stage.model, recipe.ema) if recipe.ema else None
         self.steps = len(self._loader(self.train_set, train=True))
         self.scheduler = Scheduler(optimizer, recipe, self.steps)
         self.epoch, self.step = 0, 0  # finished epochs; updates done in the present one
@@ -83,11 +80,6 @@ class Trainer:
     def bare_stage(self) -> Stage:
         """The stage without the wrapper that synchronises gradients."""
         return self.accelerator.unwrap_model(self.stage)
-
-    @property
-    def model(self) -> Model:
-        """What is evaluated and saved."""
-        return self.bare_stage.model if self.average is None else self.average.module
 
     def run(self) -> dict:
         recipe = self.recipe
@@ -164,8 +156,6 @@ class Trainer:
         self.bare_stage.after_update()
         self.optimizer.zero_grad()
         self.scheduler.after_update()
-        if self.average is not None:
-            self.average.update_parameters(self.bare_stage.model)
         return means | {"scenes": float(table[:, 1].sum())}
 
     def _validate(self) -> tuple[dict, list[float] | None]:
@@ -175,7 +165,7 @@ class Trainer:
         if some:
             with closing(iter(self._loader(self.val_set, train=False))) as loaded:
                 heard = itertools.takewhile(lambda _: not self.stop.asked, loaded)
-                evaluation.run(self.model.eval(), heard, self.accelerator.device)
+                evaluation.run(self.bare_stage.model.eval(), heard, self.accelerator.device)
         if self._gather([int(self.stop.asked)]).any():
             self._leave()
         metrics = evaluation.metrics()
@@ -185,7 +175,7 @@ class Trainer:
         from lground.report.rooms import draw_room  # a later room of the house, visited for the picture alone
 
         if self.main:
-            model, device = self.model.eval(), self.accelerator.device
+            model, device = self.bare_stage.model.eval(), self.accelerator.device
             self.folder.add_picture(epoch, lambda path: draw_room(path, model, self.val_set, device))
 
     def _finish_epoch(self, metrics: dict, rank: list[float] | None, last: bool) -> None:
@@ -199,10 +189,10 @@ class Trainer:
         if self.main:
             self.folder.log(row)
             if better or (last and self.best is None):  # without validation the last epoch is the best
-                self.folder.save_model(self.model, "best")
+                self.folder.save_model(self.bare_stage.model, "best")
                 self.folder.write_metrics({"epoch": self.epoch, **metrics})
             if due:
-                self.folder.save_model(self.model, "last")
+                self.folder.save_model(self.bare_stage.model, "last")
                 self.folder.save(self._state())
         self.accelerator.wait_for_everyone()
 
@@ -225,7 +215,6 @@ class Trainer:
             "sums": dict(self.sums),
             "best": self.best,
             "stage": self.bare_stage.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
@@ -243,8 +232,6 @@ class Trainer:
             group["fused"] = ours.get("fused")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
         if self.accelerator.scaler and state["scaler"]:  # a CPU scales nothing
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
