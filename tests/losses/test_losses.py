@@ -70,14 +70,9 @@ def test_gradients_of_the_other_losses(batch):
             lambda f, a, s=similarity: losses.language_cross_entropy(f, labels, a, 0.5, similarity=s),
             *(batch["features"], anchors),
         )
-    assert differentiates(
-        lambda f, a, b: losses.language_sigmoid(f, labels, a, b, 0.5),
-        *(batch["features"], anchors, torch.tensor(-2.0, dtype=torch.float64)),
-    )
     told = torch.stack([labels, torch.arange(N) % 9], 1)
     forms = torch.randn(C, 9, D, generator=seeded(3), dtype=torch.float64)
-    for loss in (losses.language_cross_entropy, losses.language_sigmoid):
-        assert differentiates(lambda f, a, of=loss: of(f, told, a), batch["features"], forms)
+    assert differentiates(lambda f, a: losses.language_cross_entropy(f, told, a), batch["features"], forms)
     assert differentiates(against_points, batch["features"])
     assert differentiates(lambda f: losses.embedding_regression(f, labels, anchors), batch["features"])
     assert differentiates(losses.feature_norm_loss, batch["features"])
@@ -152,7 +147,6 @@ def every_language_loss(features, labels, anchors):
     return {
         "contrastive": losses.language_contrastive_loss(features, labels, anchors, negatives),
         "cross_entropy": losses.language_cross_entropy(features, labels, anchors),
-        "sigmoid": losses.language_sigmoid(features, labels, anchors),
         "regression": losses.embedding_regression(features, labels, anchors),
     }
 
@@ -173,27 +167,6 @@ def test_every_language_loss_takes_the_form_that_the_label_says(batch):
     others[:, 4:] = 0  # forms that no label names
     for name, value in every_language_loss(at_red, red, others).items():
         torch.testing.assert_close(value, told_red[name], msg=name)
-
-
-def test_sigmoid_is_the_formula_said_in_words(batch):
-    f, a = batch["features"], batch["anchors"]
-    s = torch.nn.functional.cosine_similarity(f[:, None], a[None], dim=-1)
-    expected = []
-    for i, y in enumerate(batch["labels"].tolist()):
-        if y >= 0:
-            z = [1 if c == y else -1 for c in range(C)]
-            expected.append(-sum(math.log(1 / (1 + math.exp(-z[c] * (s[i, c] / 0.2 - 3)))) for c in range(C)))
-    value = losses.language_sigmoid(f, batch["labels"], a, -3.0, 0.2)
-    assert value.item() == pytest.approx(sum(expected) / len(expected), rel=1e-12)
-
-
-def test_sigmoid_starts_at_the_prior(batch):
-    """For features that know nothing (cosine 0), no other bias than the initial one costs less."""
-    nothing = torch.zeros(N, D, dtype=torch.float64)
-    bias = torch.tensor(losses.sigmoid_bias(C), dtype=torch.float64, requires_grad=True)
-    loss = losses.language_sigmoid(nothing, batch["labels"], batch["anchors"], bias)
-    assert torch.autograd.grad(loss, bias)[0].abs() < 1e-12
-    assert loss == losses.language_sigmoid(nothing, batch["labels"], batch["anchors"])
 
 
 def test_attributes_are_drawn_by_class():
@@ -258,7 +231,6 @@ def test_batches_without_a_label_give_zero_and_zero_gradients(batch):
     total = (
         losses.language_contrastive_loss(f, nobody, batch["anchors"], negatives)
         + losses.language_cross_entropy(f, nobody, batch["anchors"])
-        + losses.language_sigmoid(f, nobody, batch["anchors"])
         + losses.point_supervised_contrastive(f, nobody, *pairs)
         + losses.embedding_regression(f, nobody, batch["anchors"])
         + losses.cross_entropy(x, nobody, kept=kept)
@@ -280,7 +252,6 @@ def test_zero_features_and_certain_points_keep_finite_gradients(batch):
     for loss in (
         losses.language_contrastive_loss(f, batch["labels"], batch["anchors"], batch["negatives"]),
         losses.language_cross_entropy(f, batch["labels"], batch["anchors"]),
-        losses.language_sigmoid(f, batch["labels"], batch["anchors"]),
         losses.feature_norm_loss(f),
     ):
         (grad,) = torch.autograd.grad(loss, f)

@@ -81,7 +81,7 @@ def weights(wide, tmp_path_factory):
     return path
 
 
-LANGUAGE = ("contrastive", "contrastive_ce", "sigmoid", "l2")
+LANGUAGE = ("contrastive", "contrastive_ce", "l2")
 
 
 @pytest.mark.parametrize("mode", ["none", "raw", "latent"])
@@ -163,18 +163,10 @@ def test_latent_attributes_live_where_a_fixed_projection_puts_them(batch, tmp_pa
         pretraining(*arguments, name="Res16UNet14AR_Proj")
 
 
-def test_the_bias_of_the_sigmoid_is_learned_and_kept(batch, forms):
-    made = pretraining(forms, "loss.name=sigmoid")
-    made(batch, seeded()).backward()
-    assert made.bias.grad.abs() > 0 and made.bias.item() == pytest.approx(losses.sigmoid_bias(200))
-    assert "bias" in made.state_dict()
-    assert pretraining(forms, "loss.name=contrastive").bias is None
-
-
-@pytest.mark.parametrize("name", ["contrastive_ce", "sigmoid"])
-def test_a_learned_temperature_starts_where_the_fixed_one_is(batch, forms, name):
-    fixed = pretraining(forms, f"loss.name={name}", "loss.temperature=0.05")
-    made = pretraining(forms, f"loss.name={name}", "loss.temperature=0.05", "loss.temperature_learned=true")
+def test_a_learned_temperature_starts_where_the_fixed_one_is(batch, forms):
+    changes = "loss.name=contrastive_ce", "loss.temperature=0.05"
+    fixed = pretraining(forms, *changes)
+    made = pretraining(forms, *changes, "loss.temperature_learned=true")
     loss = made(batch, seeded())
     torch.testing.assert_close(loss, fixed(batch, seeded()))
     loss.backward()

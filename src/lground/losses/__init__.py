@@ -17,8 +17,6 @@ from lground.losses.language import (
     language_contrastive_loss,
     language_contrastive_terms,
     language_cross_entropy,
-    language_sigmoid,
-    sigmoid_bias,
     temperature_of,
 )
 from lground.losses.lovasz import lovasz_softmax
@@ -56,7 +54,6 @@ __all__ = [
     "language_contrastive_loss",
     "language_contrastive_terms",
     "language_cross_entropy",
-    "language_sigmoid",
     "log_frequency",
     "log_prior",
     "lovasz_softmax",
@@ -69,7 +66,6 @@ __all__ = [
     "recall_cross_entropy",
     "recall_weights",
     "sample_for_balancing",
-    "sigmoid_bias",
     "soft_iou_loss",
     "soft_iou_loss_per_point",
     "supervised_simsiam",

@@ -5,7 +5,6 @@ point is ignored. Anchors are (C, d), or (C, 9, d) with the plain name in slot 0
 forms after it.
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -249,39 +248,6 @@ def temperature_of(log_scale: Tensor) -> Tensor:
     (1 - c) / temperature.
     """
     return torch.exp(-log_scale)
-
-
-def sigmoid_bias(num_classes: int) -> float:
-    """-ln(C - 1): the bias at which an uninformed feature (all cosines 0) has probability 1 / C for each class."""
-    return -math.log(max(num_classes - 1, 1))
-
-
-@in_float32
-def language_sigmoid(
-    features: Tensor,
-    labels: Tensor,
-    anchors: Tensor,
-    bias: float | Tensor | None = None,
-    temperature: float | Tensor = 0.07,
-    *,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """Every pair of point and anchor is a yes or no of its own (SigLIP, Zhai et al., ICCV 2023, section 3.2).
-
-    With s_ic the cosine of point i and anchor c, and z_ic = 1 for the class of the point, else -1,
-
-        L_i = -sum_c ln sigmoid(z_ic (s_ic / temperature + bias)).
-
-    features (N, d); labels (N,) or (N, 2), anchors (C, d) or (C, 9, d), as in `language_cross_entropy`. No
-    class competes with another here, so the bias must carry how rare a yes is: give it as a parameter to be
-    learned, starting at `sigmoid_bias(C)`, the default. (SigLIP starts at -10, for batches of thousands.)
-    """
-    category = _category(labels)
-    logits = _own_form_cosines(features, labels, anchors) / temperature
-    logits = logits + (sigmoid_bias(len(anchors)) if bias is None else bias)
-    own = logits.gather(1, category.clamp(min=0)[:, None])[:, 0]
-    loss = F.softplus(logits).sum(1) - own  # softplus(-x) = softplus(x) - x: no array of signs
-    return reduce(loss, category >= 0, reduction)
 
 
 @in_float32

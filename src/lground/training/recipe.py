@@ -108,9 +108,7 @@ class Augment:
 
 @dataclass
 class Loss:
-    name: Literal["contrastive", "contrastive_ce", "sigmoid", "l2", "supcon", "cross_entropy", "focal"] = (
-        "contrastive"
-    )
+    name: Literal["contrastive", "contrastive_ce", "l2", "supcon", "cross_entropy", "focal"] = "contrastive"
     distance: Literal["cos", "l2", "l1"] = "cos"
     positive_threshold: float = 0.0
     negative_threshold: float = 0.6
@@ -121,7 +119,7 @@ class Loss:
         "mean"  # over labelled voxels, or over all as the original's code
     )
     temperature: float = 0.07  # contrastive_ce; the original's code has none, that is 1
-    temperature_learned: bool = False  # it only starts there, as CLIP's does; sigmoid's too
+    temperature_learned: bool = False  # it only starts there, as CLIP's does
     gamma: float = 2.0  # focal
     logit_adjustment: float = 0.0  # how far logits are lowered by how rare their class is, while training
     lovasz: float = 0.0  # weight of the Lovász-softmax loss beside it

@@ -1,7 +1,7 @@
 """Points to the text anchors of their classes (the pretraining of ECCV 2022)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lground import losses
 from lground.data import Batch
@@ -22,14 +22,14 @@ class Pretraining(Stage):
     features of tail classes are changed instead, by linear maps from a name to its attributed forms.
     """
 
-    allowed_losses = ("contrastive", "contrastive_ce", "sigmoid", "l2", "supcon")
+    allowed_losses = ("contrastive", "contrastive_ce", "l2", "supcon")
 
     def __init__(self, recipe: Recipe, label_set: LabelSet) -> None:
         if recipe.text.anchors is None:
             raise InputError(
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
             )
-        has_temperature = recipe.loss.name in ("contrastive_ce", "sigmoid") or recipe.loss.lovasz
+        has_temperature = recipe.loss.name == "contrastive_ce" or recipe.loss.lovasz
         if recipe.loss.temperature_learned and not has_temperature:
             raise InputError(f"loss.temperature_learned: loss.name={recipe.loss.name} has no temperature")
         if recipe.loss.name == "supcon" and recipe.loss.lovasz:
@@ -47,9 +47,6 @@ class Pretraining(Stage):
             self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set)))
             if self.model.network.projection_layer is not None:  # of texts, which have no part in the loss
                 self.model.network.projection_layer.requires_grad_(False)
-        self.bias = None
-        if recipe.loss.name == "sigmoid":  # learned
-            self.bias = nn.Parameter(torch.tensor(losses.sigmoid_bias(len(label_set))))
         self.attributes = recipe.attributes
         forms = anchors.vectors if recipe.attributes.mode == "none" else _forms(anchors, recipe)
         self.register_buffer("anchors", forms, persistent=False)  # (C, d), or (C, 9, d)
@@ -102,10 +99,6 @@ class Pretraining(Stage):
         if loss.name == "contrastive_ce":
             return losses.language_cross_entropy(
                 features, labels, anchors, self.temperature, reduction=loss.reduction
-            )
-        if loss.name == "sigmoid":
-            return losses.language_sigmoid(
-                features, labels, anchors, self.bias, self.temperature, reduction=loss.reduction
             )
         return losses.embedding_regression(features, labels, anchors, reduction=loss.reduction)
 
