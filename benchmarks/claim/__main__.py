@@ -5,7 +5,9 @@
     python benchmarks/claim --quick                       # a minute or two on two CPU cores
     python benchmarks/claim --methods best,unpretrained,best~loss.lovasz=0    # what one part of a method gives
 
-Every method sees the same number of updates in all, pretraining included, with the same optimiser and schedule.
+Every method sees the same number of updates in all, pretraining included, with the same optimiser and one rise and fall
+of the learning rate.
+
 `--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
 with the runs that are missing. `--work` holds the rooms, the anchors, the runs under way and finished pretrainings:
 runs that share one need it only once (those of `best` with one part left out, say). Runs side by side on one GPU take

@@ -40,12 +40,15 @@ EXTRA = {  # not run unless asked for
     ),
     "hinge": Method("points to words, by the paper's hinge and a learned projection", "clip-only-34C", "34C"),
 }
-COMMON = (  # to all methods and both stages: a schedule that is whole in short runs, and no time spent on the way
+COMMON = (  # to all methods: a schedule that is whole in short runs, and no time spent on the way
     "optimizer.name=adamw", "optimizer.lr=0.003", "optimizer.weight_decay=0.01",
     "schedule.name=onecycle", "schedule.warmup=0.1", "network.bn_momentum=0.1",
     "data.accumulate=1", "data.point_limit=null", "data.cache=true",
     "validate_every=100000", "checkpoint_every=100000", "images_every=0",
 )  # fmt: skip
+# The two stages share one rise and fall of the learning rate: what the first has learned would be cooled, and then half
+# lost where the second warms up again. The short rise in between lets Adam measure its moments anew.
+ONE_CYCLE = ("before.schedule.name=constant", "schedule.name=cosine", "schedule.warmup=0.05")
 OWN = (
     "before.",
     "loss.",
@@ -71,7 +74,7 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     """The resolved recipe of one run, with its pretraining."""
     chosen = method(job["method"])
     first = round(settings["pretrain_share"] * settings["epochs"]) if chosen.before else 0
-    shared = [*COMMON, f"data.batch_size={settings['batch']}", *settings["set"]]
+    shared = [*COMMON, f"data.batch_size={settings['batch']}"]
     changes = [
         f"epochs={settings['epochs'] - first}",
         f"seed={job['seed']}",
@@ -85,7 +88,9 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     ]
     if chosen.before:
         changes += [f"before.recipe={chosen.before}", f"before.epochs={first}"]
-        changes += [f"before.{change}" for change in shared if not change.startswith(OWN)]
+        changes += [*(f"before.{change}" for change in shared), *ONE_CYCLE]
+        changes += [f"before.{change}" for change in settings["set"] if not change.startswith(OWN)]
+    changes += settings["set"]
     recipe = load_recipe(chosen.recipe, "finetune", [*changes, *chosen.changes])
     for stage in filter(None, (recipe.before, recipe)):
         stage.network.name = stage.network.name.replace("34C", settings["network"])
