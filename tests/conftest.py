@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import signal
 from dataclasses import replace
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and what they start does, too
@@ -12,6 +13,8 @@ import hypothesis
 import pytest
 import torch
 
+# What a shell starts in the background ignores interrupts, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile(
     "shared cores", deadline=None
 )  # a time says nothing while others compute

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import typer
@@ -64,10 +63,7 @@ def test_doctor_says_what_to_install(capsys, monkeypatch):
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     out = tmp_path / "rooms"
     command = [sys.executable, "-m", "lground", "synth", str(out), "--train", "40", "--workers", "1"]
-    heeding = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # also where these tests run in the background
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.iterdir()):  # until the work has begun
         assert process.poll() is None
         time.sleep(0.05)

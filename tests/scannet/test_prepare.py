@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -154,14 +153,8 @@ def test_a_full_disk_or_a_locked_folder_is_told_in_one_line(raw_root, tmp_path, 
 
 def start_and_stop(command, out, blow):
     """Start a command, stop it when two scenes are there; its exit code and stderr."""
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests run in the background ignore it
     process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=heed,
-        text=True,
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True
     )
     give_up = time.monotonic() + 60
     while len(list(out.glob("train/scene*"))) < 2 and time.monotonic() < give_up:
