@@ -1,4 +1,4 @@
-"""The one error that a user's input raises, and one of torch's that becomes it."""
+"""The one error that a user's input raises, and what else becomes it."""
 
 
 class InputError(ValueError):
@@ -9,11 +9,13 @@ class InputError(ValueError):
     """
 
 
-def dead_worker(error: Exception) -> InputError | None:
-    """What to tell where torch found a process that loads scenes dead; None for any other error.
+def input_error(error: Exception) -> InputError | None:
+    """What to tell of an error: itself, or that torch found a process that loads scenes dead; None for any other.
 
-    torch raises it in whatever the main thread is doing at that moment.
+    torch raises that one in whatever the main thread is doing at that moment.
     """
+    if isinstance(error, InputError):
+        return error
     if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker (pid"):
         return None
     return InputError(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from lground.errors import InputError, dead_worker
+from lground.errors import input_error
 
 app = typer.Typer(
     name="lground",
@@ -48,7 +48,7 @@ def _told(error: Exception) -> str | None:
         return error.format_message()
     if isinstance(error, OSError) and error.filename:  # for which no command has words of its own
         return f"{error.filename}: {error.strerror}; give another path, or mend this one"
-    known = error if isinstance(error, InputError) else dead_worker(error)
+    known = input_error(error)
     return known and str(known)
 
 

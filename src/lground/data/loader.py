@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lground.data.batches import collate
 from lground.data.dataset import SceneDataset
-from lground.errors import InputError, dead_worker
+from lground.errors import InputError, input_error
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class SceneLoader(DataLoader):
         except InputError as error:  # torch wraps it in the worker's traceback
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
         except RuntimeError as error:
-            if (told := dead_worker(error)) is None:
+            if (told := input_error(error)) is None:
                 raise
             raise told from None
         finally:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from lground.errors import InputError, dead_worker
+from lground.errors import InputError, input_error
 from lground.files import atomic_file, write_json
 from lground.models import Model, save_model
 from lground.progress import say
@@ -118,7 +118,7 @@ class Run:
         try:
             yield
         except errors as error:
-            if told := dead_worker(error):  # raised here by chance
+            if told := input_error(error):  # raised here by chance
                 raise told from None
             raise InputError(
                 f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "

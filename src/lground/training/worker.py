@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from lground.errors import InputError, dead_worker
+from lground.errors import input_error
 from lground.files import atomic_file
 from lground.training import load_recipe, train
 
@@ -26,7 +26,7 @@ def main(stage: str, folder: str, out: str, *flags: str) -> None:
     try:
         train(load_recipe(f"{folder}/recipe.yaml", stage), out, resume="--resume" in flags)
     except Exception as error:
-        told = error if isinstance(error, InputError) else dead_worker(error)
+        told = input_error(error)
         if told is None:
             raise
         with atomic_file(Path(folder) / f"error-{os.environ['RANK']}.txt") as part:
