@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lground.cli import main
 from lground.training import load_recipe, train
 from lground.training.arriving import Arriving
 from lground.training.schedules import build_optimizer
@@ -19,7 +20,11 @@ pytestmark = [
 def losses(store, anchors, out, *more: str) -> list[float]:
     changes = [f"data.root={store}", f"text.anchors={anchors}", "data.batch_size=3", "epochs=8", *more]
     train(load_recipe("demo", "pretrain", changes), out)
-    with open(out / "log.csv") as file:
+    return csv_losses(out)
+
+
+def csv_losses(run) -> list[float]:
+    with open(run / "log.csv") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
@@ -55,6 +60,23 @@ def test_a_resumed_run_on_cuda_ends_with_the_weights_of_the_whole_one(store, anc
     resumed = run("parts", 4, resume=True)
     assert not all(half[name].equal(whole[name]) for name in whole)
     assert all(resumed[name].equal(whole[name]) for name in whole)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus_give_the_updates_of_one(store, anchors, tmp_path):
+    """Through NCCL, batch statistics included: 2 x 1 scenes and 1 x 2 give one loss and one model."""
+    line = ["finetune", "demo", f"data.root={store}", f"text.anchors={anchors}", "data.workers=2", "epochs=1"]
+    line += ["optimizer.name=sgd", "optimizer.momentum=0", "optimizer.dampening=0", "schedule.name=constant"]
+    runs = {"start": (2, 1, 1e-9), "one": (2, 1, 0.02), "two": (1, 2, 0.02)}
+    for name, (batch, devices, rate) in runs.items():
+        changes = [f"data.batch_size={batch}", f"devices={devices}", f"optimizer.lr={rate}"]
+        assert main([*line, *changes, "--out", str(tmp_path / name)]) == 0
+    start, one, two = (load_file(tmp_path / name / "last.safetensors") for name in runs)
+    for name, value in one.items():
+        if value.is_floating_point():
+            way = (value - start[name]).norm()
+            assert (two[name] - value).norm() < 0.05 * way + 1e-5 * value.norm(), name
+    assert csv_losses(tmp_path / "one") == pytest.approx(csv_losses(tmp_path / "two"), rel=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
