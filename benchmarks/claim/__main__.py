@@ -5,8 +5,8 @@
     python benchmarks/claim --quick                       # a minute or two on two CPU cores
     python benchmarks/claim --methods best,unpretrained,best~loss.lovasz=0    # what one part of a method gives
 
-Every method sees the same number of updates in all, pretraining included, with the same optimiser and one rise and fall
-of the learning rate.
+Every method sees the same number of updates in all, pretraining included, with the same optimiser; each stage has one
+rise and fall of the learning rate.
 
 `--out` receives runs/*.json, one as each run ends, and claim.md, claim.json and claim.png; the same call again goes on
 with the runs that are missing. `--work` holds the rooms, the anchors, the runs under way and finished pretrainings:
@@ -162,7 +162,8 @@ def make_anchors(path: Path, ours: bool) -> None:
 
 def expected(out: Path, job: dict, at_once: int) -> float:
     """Seconds that such a run took before, side by side with as many: of the method, else of any."""
-    results = [json.loads(path.read_text()) for path in (out / "runs").glob("*.json")]
+    whole = (out / "runs").glob("[!.]*.json")  # not what another run is writing just now
+    results = [json.loads(path.read_text()) for path in whole]
     times = [(r["method"], sum(r["seconds"].values())) for r in results if r["at_once"] == at_once]
     return max([s for m, s in times if m == job["method"]] or [s for _, s in times], default=0.0)
 

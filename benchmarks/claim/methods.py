@@ -46,9 +46,6 @@ COMMON = (  # to all methods: a schedule that is whole in short runs, and no tim
     "data.accumulate=1", "data.point_limit=null", "data.cache=true",
     "validate_every=100000", "checkpoint_every=100000", "images_every=0",
 )  # fmt: skip
-# The two stages share one rise and fall of the learning rate: what the first has learned would be cooled, and then half
-# lost where the second warms up again. The short rise in between lets Adam measure its moments anew.
-ONE_CYCLE = ("before.schedule.name=constant", "schedule.name=cosine", "schedule.warmup=0.05")
 OWN = (
     "before.",
     "loss.",
@@ -88,7 +85,7 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     ]
     if chosen.before:
         changes += [f"before.recipe={chosen.before}", f"before.epochs={first}"]
-        changes += [*(f"before.{change}" for change in shared), *ONE_CYCLE]
+        changes += [*(f"before.{change}" for change in shared)]
         changes += [f"before.{change}" for change in settings["set"] if not change.startswith(OWN)]
     changes += settings["set"]
     recipe = load_recipe(chosen.recipe, "finetune", [*changes, *chosen.changes])

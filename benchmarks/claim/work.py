@@ -36,7 +36,7 @@ def work(file: Path) -> None:
     recipe = recipe_of(job, settings)
     train_once(recipe, folder, Path(settings["work"]) / "pretrained")
     trained = time.monotonic()
-    scores = evaluations(folder, settings)
+    scores, worded = evaluations(folder, settings)
     seconds = {"train": round(trained - start, 1), "evaluate": round(time.monotonic() - trained, 1)}
     result = {key: job[key] for key in ("method", "annotation", "seed")} | {
         "identity": settings["identity"],
@@ -54,6 +54,7 @@ def work(file: Path) -> None:
         },
         "scores": {name: found["means"] for name, found in scores.items()},
         "classes": scores["plain"]["classes"],
+        "worded": worded,
         "pretrained": pretrained(folder),
         "log": log(folder / "log.csv"),
         "recipe": asdict(recipe),
@@ -97,18 +98,26 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def evaluations(folder: Path, settings: dict) -> dict[str, dict]:
-    """Scores per vertex on the validation rooms, of the same weights in several ways."""
+def evaluations(folder: Path, settings: dict) -> tuple[dict[str, dict], dict | None]:
+    """Scores per vertex on the validation rooms, of the same weights in several ways.
+
+    Also the means of what their features say without the classifier, by cosine to the names of the classes: None
+    where fine-tuning has left the texts.
+    """
     ways = {"plain": {}, "superpoints": {"superpoints": True}}
     if settings["views"] > 1:
         ways["views"] = {"views": settings["views"]}
         ways["views, superpoints"] = ways["views"] | ways["superpoints"]
     model, device = load_model(folder), choose_device()
-    found = {}
-    for name, votes in ways.items():
-        evaluation = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
-        found[name] = evaluation.metrics()["vertex"]
-    return found
+
+    def scores(**votes) -> dict:
+        return evaluate(model, settings["data"], "val", device, settings["workers"], **votes).metrics()[
+            "vertex"
+        ]
+
+    found = {name: scores(**votes) for name, votes in ways.items()}
+    model.network.final = None
+    return found, None if model.anchors is None else scores()["means"]
 
 
 def pretrained(folder: Path) -> dict | None:
