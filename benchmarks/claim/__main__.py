@@ -133,19 +133,35 @@ def list_jobs(options: argparse.Namespace, settings: dict, methods: list[str]) -
     """The runs, one seed after the other, so that a part of them is a whole comparison."""
     from methods import recipe_of
 
-    from lground.errors import InputError
-
     jobs = []
     for seed, annotation, name in product(range(options.seeds), settings["annotations"], methods):
         run = f"{name}-{annotation}-{seed}"
         result = options.out.resolve() / "runs" / f"{run}.json"
-        if result.exists() and json.loads(result.read_text())["identity"] != settings["identity"]:
-            raise InputError(f"{result}: was made with other settings; give another folder with --out")
         folder = str(Path(settings["work"]) / "runs" / run)
         job = {"name": run, "method": name, "annotation": annotation, "seed": seed}
-        recipe_of(job, settings)  # what is misspelt is told now, not after the first runs
+        recipe = recipe_of(job, settings)  # what is misspelt is told now, not after the first runs
+        if result.exists():
+            check_result(result, settings["identity"], recipe)
         jobs.append(job | {"result": str(result), "folder": folder, "settings": settings})
     return jobs
+
+
+def check_result(path: Path, settings: dict, recipe) -> None:
+    """Raise InputError for a result of an earlier call, or of an earlier method, that this call would not repeat."""
+    from methods import identity
+
+    from lground.errors import InputError
+
+    found = json.loads(path.read_text())
+    if found["identity"] != settings:
+        raise InputError(f"{path}: was made with other settings; give another folder with --out")
+    old, new = identity(found["recipe"]), identity(recipe)
+    changed = [key for key in new if key in old and old[key] != new[key]]
+    if changed:
+        raise InputError(
+            f"{path}: was made when the method was another ({', '.join(changed[:4])}); move it away, or give another "
+            "folder with --out"
+        )
 
 
 def make_anchors(path: Path, ours: bool) -> None:

@@ -3,11 +3,12 @@
 The total number of updates is the same for every method: one without pretraining spends all of them on fine-tuning.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from lground.errors import InputError
 from lground.training import load_recipe
-from lground.training.recipe import Recipe
+from lground.training.recipe import Recipe, flatten
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ OWN = (
     "attributes.",
     "network.classifier",
 )  # --set changes these in one stage alone
+PLACES = ("root", "anchors", "weights", "workers")  # keys that change nothing in the result
 
 
 def method(name: str) -> Method:
@@ -92,3 +94,9 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     for stage in filter(None, (recipe.before, recipe)):
         stage.network.name = stage.network.name.replace("34C", settings["network"])
     return recipe
+
+
+def identity(recipe: Recipe | dict) -> dict:
+    """The keys and values that two runs must share for their results to be of the same method."""
+    keys = flatten(json.loads(json.dumps(recipe if isinstance(recipe, dict) else asdict(recipe))))
+    return {key: value for key, value in keys if key.rpartition(".")[2] not in PLACES}

@@ -107,6 +107,10 @@ def test_a_killed_benchmark_goes_on_and_every_method_has_the_same_updates(anchor
     assert not list((tmp_path / "work" / "runs").glob("*/"))  # weights are thrown away
     code, error = refused(*line, "--set", "optimizer.lr=0.5")
     assert code == 2 and "other settings" in error and error.count("\n") == 1
+    language["recipe"]["before"]["loss"]["temperature"] = 0.5
+    (results / "language-object-0.05-0.json").write_text(json.dumps(language))
+    code, error = refused(*line)
+    assert code == 2 and "before.loss.temperature" in error and error.count("\n") == 1
 
 
 def made_up(method: str, annotation: str, seed: int, rng: np.random.Generator) -> dict:
