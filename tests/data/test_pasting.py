@@ -5,9 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.ndimage import grey_closing
 
 from lground.data import Paste, Sample, SceneDataset, objects, voxelize_sample
-from lground.data.pasting import CARRIED, HIGHEST, LEVEL, SCALE, Ground, Pasting, object_boxes
+from lground.data.pasting import CARRIED, HIGHEST, LEVEL, SCALE, Ground, Pasting, closed, object_boxes
 from lground.errors import InputError
 from lground.labels import load_labels
 from lground.scannet import build_bank
@@ -66,10 +70,16 @@ def added(pasting: Pasting, room: Sample, seed: int) -> tuple[Sample, list[np.nd
     return result, [np.flatnonzero(result.instances == number) for number in numbers]
 
 
-def test_objects_stand_on_what_is_there_and_meet_nothing(furnished):
-    """Of every object: its box meets no other; the vertices below it, of the room alone, carry it."""
-    pasting, room = pasting_of(furnished)
+@pytest.mark.parametrize("voxel_size", [0.02, 0.05, 0.1])
+def test_objects_stand_on_what_is_there_and_meet_nothing(furnished, voxel_size):
+    """Of every object: its box meets no other; what lies below it, of the room alone, carries it."""
+    pasting, room = pasting_of(furnished, voxel_size=voxel_size)
     old = object_boxes(room, pasting.background)
+    tops = [
+        (p[:, :2].min(0), p[:, :2].max(0), p[:, 2].max())
+        for kind, _, p in PARTS
+        if kind not in (WALL, CEILING)
+    ]
     grounds, count = [], 0
     for seed in range(15):
         result, things = added(pasting, room, seed)
@@ -81,18 +91,52 @@ def test_objects_stand_on_what_is_there_and_meet_nothing(furnished):
             for box in boxes:
                 assert not ((low < box[1] - 1e-6) & (high > box[0] + 1e-6)).all()
             boxes.append(np.stack([low, high]))
-            over = ((room.points[:, :2] >= low[:2] - 0.06) & (room.points[:, :2] <= high[:2] + 0.06)).all(1)
-            ground = room.points[over & (room.points[:, 2] < low[2] + 0.03), 2]
-            assert ground.max() == pytest.approx(low[2], abs=0.03)
-            cells = np.unique(
-                (room.points[over & (abs(room.points[:, 2] - low[2]) < LEVEL + 0.03), :2]) // 0.05, axis=0
+            footprint = np.unique(np.floor(points[:, :2] / 0.01), axis=0) * 0.01 + 0.005
+            carried = np.zeros(len(footprint), dtype=bool)
+            for least, most, top in tops:  # edges are as fine as the cells
+                over = ((footprint >= least - voxel_size) & (footprint <= most + voxel_size)).all(axis=1)
+                carried |= over & (low[2] - LEVEL - 1e-5 <= top) & (top <= low[2] + 1e-5)
+            assert carried.mean() >= CARRIED - 0.05
+            under = [top for least, most, top in tops if ((low[:2] < most) & (high[:2] > least)).all()]
+            assert low[2] == pytest.approx(
+                max(top for top in under if top <= low[2] + 0.01), abs=voxel_size + 1e-5
             )
-            assert len(cells) * 0.05**2 >= CARRIED * np.prod(high[:2] - low[:2])
             assert high[2] <= 2.4
             grounds.append(round(float(low[2]), 2))
         count += len(things)
     assert count > 70  # of 75: there is room for all, under the ceiling too
     assert {0.0, 0.75} <= set(grounds) <= {0.0, 0.1, 0.2, 0.75}  # floor, objects, table; no ceiling or wall
+
+
+@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.sampled_from([-np.inf, 0, 1, 2])))
+def test_gaps_are_closed_as_scipy_closes_them(heights):
+    wide = np.pad(heights, 2, constant_values=-np.inf)
+    assert np.array_equal(closed(heights), grey_closing(wide, 3)[2:-2, 2:-2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cell=st.sampled_from([0.02, 0.05, 0.1]),
+    spacing=st.floats(0.5, 1.0),
+    size=st.floats(0.04, 0.5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_nothing_hangs_over_the_edge_of_a_table(cell, spacing, size, seed):
+    """Wherever a thing is tried around a table above a floor, most of it is above what it stands on."""
+    rng = np.random.default_rng(seed)
+    corner, end = rng.uniform(0.8, 1.0, 2), rng.uniform(1.6, 2.0, 2)
+    table = sheet((*corner, 0.7), (*end, 0.7), spacing * cell)
+    ground = Ground.of(np.concatenate([sheet((0, 0, 0), (3, 3, 0), spacing * cell), table]), cell)
+    thing = sheet((0, 0, 0), (size, size / 2, 0.1), 0.01)
+    low, high = table[:, :2].min(axis=0), table[:, :2].max(axis=0)
+    boxes = np.array([[[*low, 0.69], [*high, 0.7]]], np.float32)
+    for _ in range(40):
+        place = ground.find_place(thing, boxes, 5, rng)
+        assert place is not None and place[2] in (0, np.float32(0.7))
+        points = (thing + place)[:, :2]
+        over = ((points >= low - cell) & (points <= high + cell)).all(axis=1).mean()
+        inside = ((points > low + cell) & (points < high - cell)).all(axis=1).mean()
+        assert over >= CARRIED if place[2] else inside == 0
 
 
 def test_a_thing_keeps_its_shape_class_and_colour(furnished):
@@ -130,8 +174,8 @@ def test_what_hangs_low_is_not_met(furnished):
     ground, none = Ground.of(points, 0.02), np.empty((0, 2, 3), np.float32)
     assert ground.top == pytest.approx(HIGHEST)
     for height, fits in ((2.2, False), (2.0, True)):
-        size = np.array([0.3, 0.3, height], np.float32)
-        assert (ground.find_place(size, none, 50, np.random.default_rng(0)) is not None) == fits
+        thing = sheet((0, 0, 0), (0.3, 0.3, height), 0.1)
+        assert (ground.find_place(thing, none, 50, np.random.default_rng(0)) is not None) == fits
 
 
 def test_one_voxelisation_for_scene_and_objects(furnished):
