@@ -20,6 +20,7 @@ from methods import recipe_of
 from lground.files import write_json
 from lground.predict import choose_device, evaluate, load_model
 from lground.progress import say
+from lground.scannet import list_scenes
 from lground.training import train
 from lground.training.recipe import Recipe
 
@@ -48,7 +49,7 @@ def work(file: Path) -> None:
             for who, number in (("this process", resource.RUSAGE_SELF), ("loading", resource.RUSAGE_CHILDREN))
         },
         "updates": {
-            stage.stage: stage.epochs * -(-settings["train"] // stage.data.batch_size)
+            stage.stage: stage.epochs * -(-len(training_scenes(stage)) // stage.data.batch_size)
             for stage in (recipe.before, recipe)
             if stage is not None
         },
@@ -127,6 +128,12 @@ def pretrained(folder: Path) -> dict | None:
         return None
     means = json.loads((before / "metrics.json").read_text())["vertex"]["means"]
     return {"means": means, "log": log(before / "log.csv")}
+
+
+def training_scenes(recipe: Recipe) -> list[Path]:
+    """All, or those of a limited annotation that shows some."""
+    limit = recipe.data.annotation or ""
+    return list_scenes(recipe.data.root, "train", subset=limit if limit.startswith("scenes-") else None)
 
 
 def log(path: Path) -> list[dict[str, str]]:

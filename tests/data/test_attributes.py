@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lground.data import Attributes
+from lground.data import Attributes, SceneDataset
 from lground.data.attributes import BIG, DARK, NAMES, SMALL, ChangeAttributes, recolored
+from lground.errors import InputError
 
 HUES = {"red": 0, "green": 120, "blue": 240, "yellow": 60}  # degrees
 
@@ -24,15 +25,15 @@ def rng():
 
 @pytest.mark.parametrize(("name", "hue"), HUES.items())
 def test_a_hue_keeps_shades(colors, name, hue):
-    """By the standard library: its hue, the colour's own value, at least half saturation; not 0 or 255 alone."""
+    """By the standard library: its hue, the colour's own value, but of both value and saturation enough to be seen."""
     painted = recolored(colors, NAMES.index(name))
     assert painted.min() >= 0 and painted.max() <= 255 and len(np.unique(painted.round())) > 100
     for before, after in zip(colors / 255, painted / 255, strict=True):
         h, s, v = colorsys.rgb_to_hsv(*after)
-        assert v == pytest.approx(max(before), abs=1e-5)
-        if v > 0.05:
-            assert (360 * h - hue + 180) % 360 - 180 == pytest.approx(0, abs=0.1)
-            assert s == pytest.approx(max(0.5, colorsys.rgb_to_hsv(*before)[1]), abs=1e-3)
+        assert v == pytest.approx(max(*before, 64 / 255), abs=1e-5)
+        assert (360 * h - hue + 180) % 360 - 180 == pytest.approx(0, abs=0.1)
+        saturation = colorsys.rgb_to_hsv(*before)[1] if max(before) > 0.05 else s
+        assert s >= 0.5 - 1e-3 and s == pytest.approx(max(0.5, saturation), abs=1e-3)
 
 
 def test_dark_and_bright(colors):
@@ -69,3 +70,8 @@ def test_objects_of_the_classes_change_and_say_how(make_sample, rng):
                     attribute in (0, BIG, SMALL)
                 )
     assert seen >= set(NAMES) - {"plain", "big"}
+
+
+def test_limited_annotation_has_no_whole_objects_to_change(store):
+    with pytest.raises(InputError, match=r"attributes\.mode=raw .* data\.annotation=scene-20"):
+        SceneDataset(store, "train", attributes=Attributes(), annotation="scene-20")

@@ -11,7 +11,10 @@ from lground.errors import InputError
 NAMES = ("plain", "red", "green", "blue", "yellow", "dark", "bright", "big", "small")  # by attribute
 HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=np.float32)  # of attributes 1 to 4
 DARK, BRIGHT, BIG, SMALL = range(5, 9)
-LEAST_SATURATION = 0.5  # of what is given a hue; a grey thing would stay grey otherwise
+LEAST_SATURATION, LEAST_VALUE = (
+    0.5,
+    64,
+)  # of what is given a hue; a grey or black thing would stay so otherwise
 UP, DOWN = (1.0, 1.5), (0.5, 1.0)
 
 
@@ -70,7 +73,8 @@ def _objects(sample: Sample, rows: np.ndarray) -> list[np.ndarray]:
 def recolored(colors: np.ndarray, attribute: int) -> np.ndarray:
     """`colors` (n, 3) float32, 0..255, under one of the attributes 1 to 6.
 
-    A hue keeps each colour's value (the largest channel) and its saturation, raised to a half where it is less.
+    A hue keeps each colour's value (the largest channel) and its saturation, raised to a quarter and a half where
+    they are less.
     Dark halves the channels, bright halves what they lack of 255. (The original cuts the hue's colours to 0 or
     255 by a cast.)
     """
@@ -80,7 +84,9 @@ def recolored(colors: np.ndarray, attribute: int) -> np.ndarray:
         return 255 - (255 - colors) / 2
     value = colors.max(axis=1, keepdims=True)
     saturation = 1 - colors.min(axis=1, keepdims=True) / np.maximum(value, 1e-6)
-    return value * (1 - np.maximum(saturation, LEAST_SATURATION) * (1 - HUES[attribute - 1]))
+    return np.maximum(value, LEAST_VALUE) * (
+        1 - np.maximum(saturation, LEAST_SATURATION) * (1 - HUES[attribute - 1])
+    )
 
 
 def resized(

@@ -71,12 +71,19 @@ class SceneDataset(Dataset):
         self.reduce = reduce
         self.seed = seed
         if not 0 <= mix <= 1 or (mix and len(self) < 2):
-            raise InputError(f"data.mix={mix} with {len(self)} scenes: give 0 to 1, and two scenes or more")
+            raise InputError(
+                f"{root}: {len(self)} {split} scenes, and data.mix={mix} needs two; give 0 to 1, or data.mix=0"
+            )
         self.mix = mix
         added: list[PointTransform] = []
         if paste is not None and paste.count:
             added.append(self._pasting(root, paste, cache))
         if attributes is not None:
+            if self.annotation is not None:
+                raise InputError(
+                    f"attributes.mode=raw changes whole objects, of which data.annotation={self.annotation} shows a "
+                    "few points: set attributes.mode=latent, or all labels"
+                )
             added.append(ChangeAttributes(attributes, _classes(label_set, "tail", "attributes.mode=none")))
         self.transforms = replace(transforms, points=(*added, *transforms.points))
         self._cache: list[Sample] | None = None
