@@ -59,6 +59,24 @@ def test_two_processes_give_the_update_of_one_batch_norm_included(tiny, uneven, 
     assert first["means"]["all"]["mean_iou"] == pytest.approx(second["means"]["all"]["mean_iou"], abs=1e-3)
 
 
+def test_processes_count_the_confusion_of_all(tiny, uneven, anchors, tmp_path):
+    """Of points of the same class and of others: those often confused are drawn by the counts of all processes."""
+    line = [
+        "pretrain",
+        "demo",
+        *tiny,
+        f"data.root={uneven}",
+        f"text.anchors={anchors}",
+        "data.voxel_size=0.1",
+    ]
+    line += ["network.name=Res16UNet14AR_Proj", "loss.name=supcon", "epochs=1", "--out"]
+    assert main([*line, str(tmp_path / "one"), "data.batch_size=2"]) == 0
+    assert main([*line, str(tmp_path / "two"), "data.batch_size=1", "devices=2"]) == 0
+    states = [torch.load(tmp_path / run / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    one, two = (state["stage"]["confusion"].sum(1) for state in states)
+    assert one.equal(two) and one.sum() > 1000
+
+
 def test_processes_with_more_and_less_to_do_take_as_many_passes(tiny, uneven, tmp_path, capfd):
     """A point limit between the sizes of scenes: one process has two passes where the other has one.
 

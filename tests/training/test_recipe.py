@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lground.errors import InputError
 from lground.labels import load_labels
 from lground.models import build, load_model
-from lground.scannet import build_bank, limit_annotation
+from lground.scannet import build_bank, limit_annotation, list_scenes
 from lground.text import Anchors, save_anchors
 from lground.training import load_recipe, shipped, train
 from lground.training.datasets import open_datasets
@@ -201,6 +201,17 @@ def test_tuples_none_and_precision_from_the_command_line():
         ("optimizer.lr=0", "optimizer.lr is above 0"),
         ("optimizer.lr=.nan", "optimizer.lr is above 0"),
         ("optimizer.betas=[0.9]", "optimizer.betas"),
+        ("optimizer.betas=[0.9, 1.5]", "optimizer.betas is two numbers from 0"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay is at least 0"),
+        ("augment.shift=-1", "augment.shift is at least 0"),
+        ("augment.dropout=1.5", "augment.dropout is from 0"),
+        ("attributes.latent_probability=7", "attributes.latent_probability is from 0 to 1"),
+        ("schedule.exp_step_size=0", "schedule.exp_step_size is above 0"),
+        ("network.bn_momentum=5", "network.bn_momentum is above 0, up to 1"),
+        ("network.stem_kernel_size=2", "network.stem_kernel_size is an odd number"),
+        ("loss.logit_adjustment=.nan", "loss.logit_adjustment is at least 0"),
+        ("data.annotation=objekt-0.05", "such as object-0.05, scene-20"),
+        ("data.annotation=scenes-x", "such as object-0.05, scene-20"),
         ("augment.scale=[]", "augment.scale"),
         ("augment.scale=[1.1,0.9]", "the least and the largest"),
         ("data.root=@scratch/store", "quotes"),
@@ -304,13 +315,39 @@ def test_attributed_names_train(rare_store, tmp_path, mode):
     assert load_model(tmp_path / "run").anchors.shape == (200, 96)
 
 
-def test_a_recipe_with_its_limited_annotation_trains_on_those_labels(rare_store, tmp_path):
+def test_the_overlap_is_of_plain_names_whatever_the_features_are_changed_to(rare_store, tmp_path):
+    names = load_labels("scannet200").names
+    vectors = torch.randn(200, 9, 96, generator=torch.Generator().manual_seed(0))
+    save_anchors(Anchors(vectors, names, "", ""), tmp_path / "forms.safetensors")
+    overrides = [*QUICK, f"data.root={rare_store}", f"text.anchors={tmp_path / 'forms.safetensors'}"]
+    overrides += ["network.name=Res16UNet14AR", "loss.lovasz=1", "attributes.latent_probability=1"]
+    parts = {}
+    for mode in ("none", "latent"):
+        train(load_recipe("34D", "pretrain", [*overrides, f"attributes.mode={mode}"]), tmp_path / mode)
+        with open(tmp_path / mode / "log.csv") as file:
+            (parts[mode],) = csv.DictReader(file)
+    assert parts["none"]["loss_contrastive"] != parts["latent"]["loss_contrastive"]
+    assert float(parts["none"]["loss_lovasz"]) == pytest.approx(
+        float(parts["latent"]["loss_lovasz"]), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("setting", LIMITED)
+def test_a_recipe_with_its_limited_annotation_trains_on_those_labels(rare_store, tmp_path, setting):
     """By the counts that its class weights were made of."""
-    limit_annotation(rare_store, ["scene-20"], workers=1)
+    limit_annotation(rare_store, [setting], workers=1)
     overrides = [*QUICK, f"data.root={rare_store}", "network.name=Res16UNet14AR"]
-    train(load_recipe("focal-34D@scene-20", "finetune", overrides), tmp_path / "run")
+    train(load_recipe(f"focal-34D@{setting}", "finetune", overrides), tmp_path / "run")
     with open(tmp_path / "run" / "class_weights.csv") as file:
-        assert sum(int(row["points"]) for row in csv.DictReader(file)) == 2 * 20
+        points = sum(int(row["points"]) for row in csv.DictReader(file))
+    by_scene = setting.startswith("scenes-")
+    folders = list_scenes(rare_store, "train", subset=setting if by_scene else None)
+    seen = [np.load(folder / "segment200.npy") >= 0 for folder in folders]
+    if not by_scene:
+        seen = [s & np.load(f / f"annotated.{setting}.npy") for s, f in zip(seen, folders, strict=True)]
+    assert points == sum(int(s.sum()) for s in seen) > 0
+    kind, _, amount = setting.partition("-")
+    assert kind != "scene" or points == 2 * int(amount)
 
 
 def test_hidden_labels_have_no_say_in_what_a_voxel_is(rare_store):

@@ -47,6 +47,30 @@ def test_plateau_waits_for_patience_then_drops_to_its_floor():
     assert rising == [1.0] * 10
 
 
+def test_cosine_rises_in_a_line_and_falls_as_half_a_cosine():
+    """Of 30 updates 6 rise; what is past the end stays there."""
+    seen = rates("schedule.name=cosine", "schedule.warmup=0.2", steps=1, epochs=30)
+    falling = [0.5 + 0.5 * math.cos(math.pi * k / 24) for k in range(24)]
+    assert seen == pytest.approx([(k + 1) / 7 for k in range(6)] + falling)
+
+
+@pytest.mark.parametrize(("warmup", "updates"), [(0.1, 10), (0.05, 20), (0.25, 4), (0.5, 2)])
+def test_onecycle_with_a_rise_of_one_update(warmup, updates):
+    seen = rates("schedule.name=onecycle", f"schedule.warmup={warmup}", epochs=updates, steps=1)
+    assert seen[0] == pytest.approx(0.04) and seen[1:] == sorted(seen[1:], reverse=True)
+    assert seen[-1] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_temperature_does_not_decay(name):
+    recipe = load_recipe("34D", "pretrain", [f"optimizer.name={name}", "optimizer.weight_decay=0.1"])
+    weight, temperature = torch.nn.Parameter(torch.full((3,), -2.0)), torch.nn.Parameter(torch.tensor(-2.0))
+    optimizer = build_optimizer([weight, temperature], recipe.optimizer)
+    weight.grad, temperature.grad = torch.zeros(3), torch.tensor(0.0)
+    optimizer.step()
+    assert temperature == -2 and (weight > -2).all()
+
+
 def test_onecycle_rises_and_ends_near_zero():
     seen = rates("schedule.name=onecycle", "schedule.warmup=0.3")
     assert max(seen) == pytest.approx(1.0, abs=0.05) and seen[0] < 0.1 and seen[-1] < 0.1

@@ -110,7 +110,11 @@ def test_points_against_points_leave_nothing_without_a_gradient(batch, forms, na
     loss.backward()
     assert made.parts == {"supcon": pytest.approx(loss.item())}
     assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
-    assert made.confusion.sum() == (batch.labels >= 0).sum()
+    labelled = int((batch.labels >= 0).sum())
+    assert made.confusion.sum() == labelled
+    made.confusion.fill_(2**30)  # single precision would count no further
+    made(batch, seeded())
+    assert made.confusion.sum() == 200**2 * 2**30 + labelled
 
 
 def with_attributes(batch, attributes):
@@ -401,6 +405,8 @@ def test_what_does_not_fit_is_said_in_one_line(scenes, weights, forms, wide, of_
         (lambda: finetuning(scenes, "loss.temperature_learned=true"), r"loss\.language"),
         (lambda: pretraining(forms, "loss.temperature_learned=true", "loss.name=l2"), "no temperature"),
         (lambda: pretraining(forms, "loss.lovasz=1", "loss.name=supcon"), r"loss\.lovasz"),
+        (lambda: pretraining(forms, "loss.language=1"), r"loss\.language is for fine-tuning"),
+        (lambda: pretraining(forms, "network.classifier_only=true"), "no classifier"),
     ]
     for make, words in wrong:
         with pytest.raises(InputError, match=words) as error:

@@ -1,7 +1,8 @@
 """Recipes: everything that decides a training run, as typed data.
 
-The defaults are the original system's (its command-line defaults and scripts). A recipe file holds only what
-differs from them; `key=value` on the command line changes it once more; the resolved recipe is saved with the run.
+The defaults are the original system's (its command-line defaults and scripts), but for those that docs/recipes.md
+names. A recipe file holds only what differs from them; `key=value` on the command line changes it once more; the
+resolved recipe is saved with the run.
 """
 
 import difflib
@@ -29,13 +30,29 @@ RULES = (  # what the values of some keys must be: in words, and whether one is
         "epochs", "validate_every", "checkpoint_every", "data.batch_size", "data.point_limit", "data.accumulate",
         "paste.tries", "loss.negatives", "schedule.step_size",
     )),
-    ("at least 0", lambda v: v >= 0, (
-        "images_every", "data.workers", "paste.count", "schedule.patience", "seed", "loss.lovasz", "loss.language",
+    ("at least 0", lambda v: 0 <= v < math.inf, (
+        "images_every", "data.workers", "paste.count", "seed", "augment.shift", "augment.color_jitter",
+        "augment.color_translation", "augment.color_scale", "loss.gamma", "loss.negative_weight", "loss.lovasz",
+        "loss.language", "loss.logit_adjustment", "loss.offset_norm", "loss.offset_direction",
+        "optimizer.weight_decay", "schedule.patience", "schedule.min_lr", "schedule.power",
     )),
-    ("above 0", lambda v: 0 < v < math.inf, ("optimizer.lr", "data.voxel_size", "loss.temperature")),
-    ("from 0 to below 1", lambda v: 0 <= v < 1, ("schedule.warmup", "optimizer.momentum")),
+    ("above 0", lambda v: 0 < v < math.inf, (
+        "optimizer.lr", "data.voxel_size", "loss.temperature", "schedule.exp_step_size",
+    )),
+    ("above 0, up to 1", lambda v: 0 < v <= 1, ("network.bn_momentum", "schedule.gamma", "schedule.exp_gamma")),
+    ("from 0 to 1", lambda v: 0 <= v <= 1, (
+        "data.mix", "augment.auto_contrast", "augment.color_drop", "optimizer.dampening",
+        "attributes.color_probability", "attributes.scale_probability", "attributes.latent_probability",
+    )),
+    ("from 0 to below 1", lambda v: 0 <= v < 1, ("schedule.warmup", "optimizer.momentum", "augment.dropout")),
+    ("two numbers from 0 to below 1", lambda v: 0 <= min(v) <= max(v) < 1, ("optimizer.betas",)),
+    ("an odd number, at least 1", lambda v: v > 0 and v % 2, ("network.stem_kernel_size",)),
     ("the least and the largest factor", lambda v: 0 < v[0] <= v[1] < math.inf, ("augment.scale",)),
 )  # fmt: skip
+ANNOTATION = (
+    "a share of the points of each object, a number of points per scene or a share of the scenes, such as "
+    "object-0.05, scene-20 or scenes-0.10"
+)
 FIRST_LOSS = {"pretrain": "contrastive", "finetune": "cross_entropy", "instances": "cross_entropy"}
 
 
@@ -249,10 +266,7 @@ def _split_annotation(name: str) -> tuple[str, str | None]:
     try:
         return base, parse_setting(annotation).text
     except InputError:
-        raise InputError(
-            f"{name}: behind the @ goes a share of the points of each object, a number of points per scene or a "
-            "share of the scenes, such as object-0.05, scene-20 or scenes-0.10"
-        ) from None
+        raise InputError(f"{name}: behind the @ goes {ANNOTATION}") from None
 
 
 def _load_before(recipe: Recipe, changes: list[tuple[str, str, Any]]) -> Recipe | None:
@@ -337,6 +351,11 @@ def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
     for words, holds, keys in RULES:
         if key in keys and converted is not None and not holds(converted):
             raise InputError(f"{source}: {key} is {words}, not {value!r}")
+    if key == "data.annotation" and converted is not None:
+        try:
+            parse_setting(converted)
+        except InputError:
+            raise InputError(f"{source}: {key} is {ANNOTATION}, not {value!r}") from None
     _set(recipe, key, converted)
 
 

@@ -13,11 +13,13 @@ from lground.training.recipe import Recipe, Schedule
 def build_optimizer(parameters: list[Parameter], recipe: OptimizerRecipe) -> Optimizer:
     """The optimiser of parameters that lie where they will be trained."""
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    # One pass over weights, gradients and moments instead of a dozen.
+    fused = all(p.device.type == "cuda" for p in parameters) or None
+    if scalars := [p for p in parameters if p.ndim == 0]:  # temperatures: decay would draw them to 1
+        parameters = [{"params": [p for p in parameters if p.ndim]}, {"params": scalars, "weight_decay": 0.0}]
     if recipe.name == "sgd":
         # Not fused: torch's takes uninitialised memory for momentum where fp16 skips the first step.
         return SGD(parameters, momentum=recipe.momentum, dampening=recipe.dampening, **common)
-    # One pass over weights, gradients and moments instead of a dozen.
-    fused = all(p.device.type == "cuda" for p in parameters) or None
     return {"adam": Adam, "adamw": AdamW}[recipe.name](parameters, betas=recipe.betas, fused=fused, **common)
 
 
@@ -66,8 +68,9 @@ def _build(optimizer: Optimizer, schedule: Schedule, epochs: int, steps: int) ->
         return ReduceLROnPlateau(optimizer, "max", s.gamma, s.patience, min_lr=s.min_lr)
     if s.name == "cosine":
         return LambdaLR(optimizer, lambda update: _cosine(update, epochs * steps, s.warmup))
-    peak = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, peak, total_steps=max(1, epochs * steps), pct_start=s.warmup)
+    peak, updates = [group["lr"] for group in optimizer.param_groups], max(1, epochs * steps)
+    longer = 1 + 1e-9  # where the rise has one update torch's divides by its length, nothing
+    return OneCycleLR(optimizer, peak, total_steps=updates, pct_start=s.warmup * longer)
 
 
 def _cosine(update: int, updates: int, warmup: float) -> float:

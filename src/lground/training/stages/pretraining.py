@@ -1,6 +1,7 @@
 """Points to the text anchors of their classes (the pretraining of ECCV 2022)."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lground import losses
@@ -29,6 +30,7 @@ class Pretraining(Stage):
             raise InputError(
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
             )
+        _check_recipe(recipe)
         has_temperature = recipe.loss.name == "contrastive_ce" or recipe.loss.lovasz
         if recipe.loss.temperature_learned and not has_temperature:
             raise InputError(f"loss.temperature_learned: loss.name={recipe.loss.name} has no temperature")
@@ -44,7 +46,7 @@ class Pretraining(Stage):
         if recipe.network.weights:
             self._transfer(recipe)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
-            self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set)))
+            self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set), dtype=torch.int64))
             if self.model.network.projection_layer is not None:  # of texts, which have no part in the loss
                 self.model.network.projection_layer.requires_grad_(False)
         self.attributes = recipe.attributes
@@ -77,13 +79,13 @@ class Pretraining(Stage):
         features = self.model.network(sparse_input(batch)).features
         if self.loss.name == "supcon":
             return self.total({"supcon": self._supcon(features, batch.labels, generator)})
-        labels = batch.labels
+        shown, labels = features, batch.labels
         if self.attributes.mode == "raw":
             labels = torch.stack([labels, batch.attributes], 1)
         elif self.attributes.mode == "latent":
-            features, labels = self._attributed(features, labels, generator)
+            shown, labels = self._attributed(features, labels, generator)
         anchors = _projected(self.model, self.anchors)
-        parts = {self.loss.name: self._language(features, labels, anchors, generator)}
+        parts = {self.loss.name: self._language(shown, labels, anchors, generator)}
         if self.loss.lovasz:
             parts["lovasz"] = self.loss.lovasz * self._overlap(features, batch.labels, anchors)
         return self.total(parts)
@@ -125,11 +127,13 @@ class Pretraining(Stage):
 
     @torch.no_grad()
     def _count_confusion(self, features: Tensor, labels: Tensor) -> None:
-        valid = labels >= 0
+        valid, classes = labels >= 0, len(self.confusion)
         anchors = self.model.project(self.model.anchors)
         predicted = losses.anchor_similarity(features[valid], anchors).argmax(1)
-        ones = torch.ones(len(predicted), device=predicted.device)
-        self.confusion.index_put_((labels[valid], predicted), ones, accumulate=True)
+        counts = torch.bincount(labels[valid] * classes + predicted, minlength=classes**2)
+        if dist.is_initialized():
+            dist.all_reduce(counts)
+        self.confusion += counts.view(classes, classes)
 
     def _attributed(
         self, features: Tensor, labels: Tensor, generator: torch.Generator
@@ -143,6 +147,19 @@ class Pretraining(Stage):
             generator=generator,
         )
         return self.attribute_maps.attribute(features, drawn), torch.stack([labels, drawn], 1)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuse what would silently do nothing."""
+    of_classifiers = {
+        "network.classifier_only": recipe.network.classifier_only,
+        "network.classifier": recipe.network.classifier != "random",
+        "loss.language": recipe.loss.language,
+        "loss.logit_adjustment": recipe.loss.logit_adjustment,
+        "loss.class_weights": recipe.loss.class_weights != "none",
+    }
+    if given := [key for key, is_set in of_classifiers.items() if is_set]:
+        raise InputError(f"{given[0]} is for fine-tuning: pretraining has no classifier; leave it out")
 
 
 @torch.no_grad()
