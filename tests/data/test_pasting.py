@@ -131,7 +131,7 @@ def test_nothing_hangs_over_the_edge_of_a_table(cell, spacing, size, seed):
     low, high = table[:, :2].min(axis=0), table[:, :2].max(axis=0)
     boxes = np.array([[[*low, 0.69], [*high, 0.7]]], np.float32)
     for _ in range(40):
-        place = ground.find_place(thing, boxes, 5, rng)
+        place = ground.find_place(thing, thing.max(axis=0), boxes, 5, rng)
         assert place is not None and place[2] in (0, np.float32(0.7))
         points = (thing + place)[:, :2]
         over = ((points >= low - cell) & (points <= high + cell)).all(axis=1).mean()
@@ -175,7 +175,9 @@ def test_what_hangs_low_is_not_met(furnished):
     assert ground.top == pytest.approx(HIGHEST)
     for height, fits in ((2.2, False), (2.0, True)):
         thing = sheet((0, 0, 0), (0.3, 0.3, height), 0.1)
-        assert (ground.find_place(thing, none, 50, np.random.default_rng(0)) is not None) == fits
+        assert (
+            ground.find_place(thing, thing.max(axis=0), none, 50, np.random.default_rng(0)) is not None
+        ) == fits
 
 
 def test_one_voxelisation_for_scene_and_objects(furnished):

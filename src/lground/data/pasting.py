@@ -75,11 +75,12 @@ class Pasting:
         parts = [sample]
         for thing in self.objects.draw(self.count, rng):
             points = turned(thing.points, rng.uniform(-np.pi, np.pi), rng.uniform(*SCALE))
-            corner = ground.find_place(points, boxes, self.tries, rng)
+            size = bounds(points)[1]
+            corner = ground.find_place(points, size, boxes, self.tries, rng)
             if corner is None:
                 continue
             points += corner
-            boxes = np.concatenate([boxes, bounds(points)[None]])
+            boxes = np.concatenate([boxes, np.stack([corner, corner + size])[None]])
             instances = np.where(thing.instances >= 0, number, -1)
             parts.append(replace(thing, points=points, instances=instances))
             number += 1
@@ -149,18 +150,16 @@ class Ground:
         return cls(origin, cell, closed(heights.reshape(shape)), overhead.reshape(shape), float(top))
 
     def find_place(
-        self, points: np.ndarray, boxes: np.ndarray, tries: int, rng: np.random.Generator
+        self, points: np.ndarray, size: np.ndarray, boxes: np.ndarray, tries: int, rng: np.random.Generator
     ) -> np.ndarray | None:
         """The lowest corner (3,) float32 of the first place that is free for a thing, else None.
 
-        points: (n, 3) float32 of the thing, their lowest corner 0. boxes: (B, 2, 3) that it may touch but not enter.
+        points: (n, 3) float32 of the thing, from 0 to `size`. boxes: (B, 2, 3) that it may touch but not enter.
         Corners lie on cells, so that the thing is above the same cells wherever it stands. Where a box ends less than
         a cell above the ground, as tops of tables that are not quite even do, the thing stands on the box.
         """
-        covered = (points[:, :2] / self.cell).astype(np.int64)
-        size = bounds(points)[1]
-        footprint = np.zeros(covered.max(axis=0) + 1, dtype=bool)
-        footprint[covered[:, 0], covered[:, 1]] = True
+        footprint = np.zeros((size[:2] / self.cell).astype(np.int64) + 1, dtype=bool)
+        footprint[tuple((points[:, :2].T / self.cell).astype(np.int64))] = True
         room = np.array(self.heights.shape) - footprint.shape
         if (room < 0).any():
             return None
