@@ -130,6 +130,9 @@ def test_every_command_of_the_documentation_is_one():
         ("pretrain", "34C"),
         ("pretrain", "supcon-34D"),
         ("pretrain", "best"),
+        *(
+            ("pretrain", f"{row}-34D") for row in ("gpt2", "bert", "l1", "l2")
+        ),  # named by the finetuning after them
     }
 
 
