@@ -18,6 +18,16 @@ from lground.training.launch import first_host
 COMMAND = [sys.executable, "-m", "lground"]
 
 
+def children(process: int, argument: str) -> list[int]:
+    """The processes that `process` started with this argument."""
+    started = map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+    return [
+        child
+        for child in started
+        if argument.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    ]
+
+
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [
@@ -113,6 +123,23 @@ def test_processes_of_our_own_save_when_terminated_and_go_on(tiny, tmp_path):
     assert all((whole[name] == parts[name]).all() for name in whole)
 
 
+def test_a_process_terminated_as_it_starts_is_not_waited_for(tiny, tmp_path):
+    """Before it listens to the signal, and alone: the other one waits to meet it."""
+    line = ["finetune", "demo", *tiny, "devices=2", "epochs=1000", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen([*COMMAND, *line], env=environment, stderr=subprocess.PIPE, text=True)
+    started = []
+    while not started and run.poll() is None:
+        time.sleep(0.02)
+        started = children(run.pid, "lground.training.worker")
+    os.kill(started[-1], signal.SIGTERM)
+    try:
+        said = run.communicate(timeout=60)[1]
+    finally:
+        run.kill()
+    assert run.returncode == 143 and "terminated, saved after update" in said, said
+
+
 def test_a_loading_process_that_is_killed_is_one_line(tiny, tmp_path):
     """Wherever training is at that moment: torch raises it in the middle of whatever runs."""
     line = ["finetune", "demo", *tiny, "data.voxel_size=0.1", "data.workers=1", "epochs=1000"]
@@ -122,10 +149,7 @@ def test_a_loading_process_that_is_killed_is_one_line(tiny, tmp_path):
     )
     while not (out / "log.csv").exists() and run.poll() is None:
         time.sleep(0.05)
-    process = Path(f"/proc/{run.pid}")
-    children = map(int, (process / f"task/{run.pid}/children").read_text().split())
-    command = (process / "cmdline").read_bytes()
-    loading = [child for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command]
+    loading = children(run.pid, "data.workers=1")
     for child in loading:
         os.kill(child, signal.SIGKILL)
     said = run.communicate(timeout=60)[1]

@@ -97,6 +97,8 @@ def start_processes(recipe: Recipe, out: Path, *, resume: bool) -> None:
             "MASTER_ADDR": "localhost",
             "MASTER_PORT": str(_free_port()),
         }
+        # They inherit that SIGTERM is held back, until they listen: one that it ended before would be waited for.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         processes = [
             subprocess.Popen(
                 command + ["--resume"] * resume,
@@ -105,6 +107,7 @@ def start_processes(recipe: Recipe, out: Path, *, resume: bool) -> None:
             )
             for rank in range(recipe.devices)
         ]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             _wait(processes, Path(folder), stop)
         finally:

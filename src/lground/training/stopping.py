@@ -15,7 +15,10 @@ class Terminated(SystemExit):
 
 
 class StopSignal:
-    """Within the block SIGTERM only sets `asked`; a handler exists in a program's main thread alone."""
+    """Within the block SIGTERM only sets `asked`; a handler exists in a program's main thread alone.
+
+    A signal that was held back until here (see `start_processes`) arrives as the block begins.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -23,6 +26,7 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._ask)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return self
 
     def __exit__(self, *_) -> None:
