@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lground.cli import main
-from lground.training.launch import first_host
+from lground.errors import InputError
+from lground.training import load_recipe
+from lground.training.launch import first_host, join_processes
 
 COMMAND = [sys.executable, "-m", "lground"]
 
@@ -63,6 +66,40 @@ def test_a_launcher_and_a_recipe_that_disagree(tiny, tmp_path, capsys, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert main(["finetune", "demo", *tiny, "devices=2", "--out", str(tmp_path / "run")]) == 2
     assert "devices=3" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("visible", "local"), [(1, "0"), (4, "3")])
+def test_a_slurm_task_takes_its_own_gpu_or_one_of_all(monkeypatch, visible, local):
+    """The last of four tasks, bound to one GPU (--gpus-per-task=1) or not."""
+    see_gpus(monkeypatch, visible)
+    slurm = {
+        "PROCID": "3",
+        "NTASKS": "4",
+        "LOCALID": "3",
+        "JOB_ID": "7",
+        "STEP_ID": "0",
+        "NODELIST": "localhost",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert join_processes(load_recipe("demo", "finetune", ["devices=4"]))
+    assert os.environ["LOCAL_RANK"] == local and os.environ["WORLD_SIZE"] == "4"
+
+
+@pytest.mark.parametrize("launched", [{}, {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}])
+def test_more_processes_than_gpus_are_refused(monkeypatch, launched):
+    see_gpus(monkeypatch, 2)
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"devices=4: .* 2"):
+        join_processes(load_recipe("demo", "finetune", ["devices=4"]))
+
+
+def see_gpus(monkeypatch, number: int) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ})  # what is joined here ends with the test
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)  # left by a run before
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
 
 
 def test_an_error_in_several_processes_is_said_once(tiny, tmp_path, capfd):

@@ -33,10 +33,9 @@ def join_processes(recipe: Recipe) -> bool:
         raise InputError(
             f"devices={recipe.devices}, num_nodes={recipe.num_nodes}: at least 1 of each is needed"
         )
-    if not _on_gpus():
+    gpus = torch.cuda.device_count() if _on_gpus() else 0
+    if not gpus:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    elif recipe.devices > torch.cuda.device_count():
-        raise InputError(f"devices={recipe.devices}: this machine has {torch.cuda.device_count()} GPUs")
     _take_from_slurm()
     if "WORLD_SIZE" in os.environ:
         started = int(os.environ["WORLD_SIZE"])
@@ -45,11 +44,17 @@ def join_processes(recipe: Recipe) -> bool:
                 f"{started} processes were started, but the recipe says devices={recipe.devices} on "
                 f"num_nodes={recipe.num_nodes}: say there how many there are, for example devices={started}"
             )
+        if gpus and int(os.environ.get("LOCAL_RANK", 0)) >= gpus:
+            raise InputError(
+                f"devices={recipe.devices}: a process sees {gpus} GPUs; start one process for each"
+            )
         return True
     if recipe.num_nodes > 1:
         raise InputError(
             f"num_nodes={recipe.num_nodes}: start the same command on every node with srun or torchrun"
         )
+    if gpus and recipe.devices > gpus:
+        raise InputError(f"devices={recipe.devices}: this machine has {gpus} GPUs")
     return wanted == 1
 
 
@@ -69,7 +74,9 @@ def _take_from_slurm() -> None:
     nodes = (os.environ.get(f"SLURM_{name}") for name in ("STEP_NODELIST", "JOB_NODELIST", "NODELIST"))
     host = first_host(next(filter(None, nodes), "localhost"))
     port = FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", 0)) % 10_000
-    os.environ.update(RANK=slurm["PROCID"], WORLD_SIZE=tasks, LOCAL_RANK=slurm["LOCALID"])
+    own = torch.cuda.device_count() == 1  # as --gpus-per-task=1 binds them: each task sees its own GPU alone
+    local = "0" if own else slurm["LOCALID"]
+    os.environ.update(RANK=slurm["PROCID"], WORLD_SIZE=tasks, LOCAL_RANK=local)
     os.environ.setdefault("MASTER_ADDR", host)
     os.environ.setdefault("MASTER_PORT", str(port))
 
