@@ -10,15 +10,20 @@ class InputError(ValueError):
 
 
 def input_error(error: Exception) -> InputError | None:
-    """What to tell of an error: itself, or that torch found a process that loads scenes dead; None for any other.
+    """What to tell of an error that the input or the machine is the cause of; None for any other.
 
-    torch raises that one in whatever the main thread is doing at that moment.
+    It may be raised anywhere: torch raises that a loading process has died in whatever the main thread does then.
     """
     if isinstance(error, InputError):
         return error
-    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker (pid"):
+    if isinstance(error, OSError) and error.filename:  # for which nobody has words of its own
+        return InputError(f"{error.filename}: {error.strerror}; give another path, or mend this one")
+    if not isinstance(error, RuntimeError):
         return None
-    return InputError(
-        f"a process that loads scenes was ended ({str(error).splitlines()[0]}): most often memory, or shared "
-        "memory (/dev/shm), ran out; use fewer workers, or smaller batches"
-    )
+    what = str(error).partition("\n")[0]
+    if what.startswith("DataLoader worker (pid"):
+        return InputError(
+            f"a process that loads scenes was ended ({what}): most often memory, or shared memory (/dev/shm), ran "
+            "out; use fewer workers, or smaller batches"
+        )
+    return None

@@ -110,6 +110,13 @@ def test_an_error_in_several_processes_is_said_once(tiny, tmp_path, capfd):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_path_that_the_system_refuses_is_one_line_of_several_processes(tiny, tmp_path, capfd):
+    line = ["finetune", "demo", *tiny, f"data.root={300 * 'x'}", "devices=2", "--out", str(tmp_path / "run")]
+    assert main(line) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("lground: xxx") and "File name too long" in said and len(said.splitlines()) == 1
+
+
 def test_slurm_tasks_train_together_and_save_when_terminated(tiny, tmp_path):
     """As srun starts them, on two nodes that are this one; all are terminated, as a requeue does."""
     line = [

@@ -46,8 +46,6 @@ def _told(error: Exception) -> str | None:
     """What a user is told of an error that the input, the command line or the machine is the cause of, else None."""
     if isinstance(error, typer.TyperException):
         return error.format_message()
-    if isinstance(error, OSError) and error.filename:  # for which no command has words of its own
-        return f"{error.filename}: {error.strerror}; give another path, or mend this one"
     known = input_error(error)
     return known and str(known)
 

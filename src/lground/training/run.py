@@ -118,7 +118,7 @@ class Run:
         try:
             yield
         except errors as error:
-            if told := input_error(error):  # raised here by chance
+            if not isinstance(error, OSError) and (told := input_error(error)):  # raised here by chance
                 raise told from None
             raise InputError(
                 f"{self.path / name}: cannot be written ({_reason(error, self.path)}); what was saved before "
