@@ -1,5 +1,7 @@
 """The one error that a user's input raises, and what else becomes it."""
 
+import os
+
 
 class InputError(ValueError):
     """The input or the command line is wrong.
@@ -25,5 +27,15 @@ def input_error(error: Exception) -> InputError | None:
         return InputError(
             f"a process that loads scenes was ended ({what}): most often memory, or shared memory (/dev/shm), ran "
             "out; use fewer workers, or smaller batches"
+        )
+    if what.startswith("CUDA out of memory") or "can't allocate memory" in what:
+        return InputError(
+            f"memory ran out ({'. '.join(what.split('. ')[:2])}): lower data.batch_size or data.point_limit, or, on "
+            "GPUs, use precision=bf16"
+        )
+    if "EADDRINUSE" in what:
+        port = os.environ.get("MASTER_PORT", "")
+        return InputError(
+            f"MASTER_PORT={port}: where the processes of a run meet is in use; set it to another port on every node"
         )
     return None

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +116,23 @@ def test_a_path_that_the_system_refuses_is_one_line_of_several_processes(tiny, t
     assert main(line) == 2
     said = capfd.readouterr().err
     assert said.startswith("lground: xxx") and "File name too long" in said and len(said.splitlines()) == 1
+
+
+def test_a_port_that_is_in_use_is_one_line(tiny, tmp_path):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+        launched["MASTER_PORT"] = str(other.getsockname()[1])
+        ran = subprocess.run(
+            [*COMMAND, "finetune", "demo", *tiny, "devices=2", "--out", str(tmp_path / "run")],
+            env={**os.environ, **launched},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr
+    assert f"MASTER_PORT={launched['MASTER_PORT']}: " in ran.stderr.splitlines()[-1]
 
 
 def test_slurm_tasks_train_together_and_save_when_terminated(tiny, tmp_path):
