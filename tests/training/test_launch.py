@@ -1,6 +1,8 @@
 """Processes started by a launcher, by ourselves, or not at all."""
 
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -135,8 +138,34 @@ def test_a_port_that_is_in_use_is_one_line(tiny, tmp_path):
     assert f"MASTER_PORT={launched['MASTER_PORT']}: " in ran.stderr.splitlines()[-1]
 
 
+def slurm_tasks(line: list[str], number: int = 2, **options) -> list[subprocess.Popen]:
+    """As srun starts them, on two nodes that are this one."""
+    slurm = {"SLURM_NTASKS": str(number), "SLURM_NODELIST": "localhost,other", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [*COMMAND, *line],
+            env={**os.environ, **slurm, "SLURM_PROCID": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        for rank in range(number)
+    ]
+
+
+def ended(tasks: list[subprocess.Popen]) -> tuple[list[int], str]:
+    """The exit codes of processes and what they said."""
+    try:
+        said = [task.communicate(timeout=60)[1] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    return [task.returncode for task in tasks], "".join(said)
+
+
 def test_slurm_tasks_train_together_and_save_when_terminated(tiny, tmp_path):
-    """As srun starts them, on two nodes that are this one; all are terminated, as a requeue does."""
+    """All are terminated, as a requeue does."""
     line = [
         "finetune",
         "demo",
@@ -146,26 +175,50 @@ def test_slurm_tasks_train_together_and_save_when_terminated(tiny, tmp_path):
         "num_nodes=2",
         "epochs=300",
     ]
-    slurm = {"SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost,other", "SLURM_LOCALID": "0"}
-    slurm |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "OMP_NUM_THREADS": "1"}
     out = tmp_path / "run"
-    tasks = [
-        subprocess.Popen(
-            [*COMMAND, *line, "--out", str(out)],
-            env={**os.environ, **slurm, "SLURM_PROCID": str(number)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    tasks = slurm_tasks([*line, "--out", str(out)])
     while not (out / "log.csv").exists() and tasks[0].poll() is None:
         time.sleep(0.05)
     for task in tasks:
         task.send_signal(signal.SIGTERM)
-    said = [task.communicate(timeout=60)[1] for task in tasks]
-    assert [task.returncode for task in tasks] == [143, 143], said
-    assert sum("terminated, saved" in text for text in said) == 1
+    codes, said = ended(tasks)
+    assert codes == [143, 143] and said.count("terminated, saved") == 1, said
     assert (out / "last.ckpt").exists()
+
+
+def test_an_error_that_all_slurm_tasks_have_is_said_once(tiny, tmp_path):
+    line = ["finetune", "demo", *tiny, "devices=3", "network.nmae=x", "--out", str(tmp_path / "run")]
+    codes, said = ended(slurm_tasks(line, 3))
+    assert codes == [2, 2, 2] and len(said.splitlines()) == 1 and "network.nmae" in said, said
+
+
+def test_what_the_main_process_cannot_write_ends_all_slurm_tasks(tiny, tmp_path):
+    """Weights fit into 40 MB, a checkpoint does not; the others would wait for it in the next update."""
+    line = [
+        "finetune",
+        "demo",
+        *tiny,
+        "data.batch_size=1",
+        "devices=2",
+        "epochs=2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    limit = 40 << 20
+    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
+    codes, said = ended(slurm_tasks(line, **full))
+    assert codes == [2, 2] and "Traceback" not in said, said
+    assert said.count("lground: ") == 1 and "last.ckpt: cannot be written" in said
+
+
+def test_a_scene_that_one_slurm_task_cannot_load_ends_all(tiny, store, tmp_path):
+    root = shutil.copytree(store, tmp_path / "store")
+    damaged = root / "train" / "scene0004_00"
+    np.save(damaged / "coord.npy", np.load(damaged / "coord.npy") * np.float32("nan"))
+    line = ["finetune", "demo", *tiny, f"data.root={root}", "data.batch_size=1", "devices=2"]
+    codes, said = ended(slurm_tasks([*line, "--out", str(tmp_path / "run")]))
+    assert codes == [2, 2] and "Traceback" not in said, said
+    assert said.count("lground: ") == 1 and f"{damaged}: " in said
 
 
 def test_processes_of_our_own_save_when_terminated_and_go_on(tiny, tmp_path):

@@ -36,7 +36,7 @@ def join_processes(recipe: Recipe) -> bool:
     gpus = torch.cuda.device_count() if _on_gpus() else 0
     if not gpus:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    _take_from_slurm()
+    take_from_slurm()
     if "WORLD_SIZE" in os.environ:
         started = int(os.environ["WORLD_SIZE"])
         if started != wanted:
@@ -62,7 +62,7 @@ def _on_gpus() -> bool:
     return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() != "true"
 
 
-def _take_from_slurm() -> None:
+def take_from_slurm() -> None:
     """Say in torch's words what srun says in its own. (The batch script itself is no step of srun's.)"""
     slurm = {name: os.environ.get(f"SLURM_{name}") for name in ("PROCID", "NTASKS", "LOCALID")}
     outside = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
