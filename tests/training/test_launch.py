@@ -23,6 +23,15 @@ from lground.training import load_recipe
 from lground.training.launch import first_host, join_processes
 
 COMMAND = [sys.executable, "-m", "lground"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node=2",
+    "-m",
+    "lground",
+]
 
 
 def children(process: int, argument: str) -> list[int]:
@@ -192,6 +201,13 @@ def test_an_error_that_all_slurm_tasks_have_is_said_once(tiny, tmp_path):
     assert codes == [2, 2, 2] and len(said.splitlines()) == 1 and "network.nmae" in said, said
 
 
+def test_an_error_that_all_processes_of_torchrun_have_is_said_once(tiny, tmp_path):
+    """By one of them, before torchrun, which sees another one end, ends it."""
+    line = ["finetune", "demo", *tiny, "devices=2", "network.nmae=x", "--out", str(tmp_path / "run")]
+    _, said = ended([subprocess.Popen([*TORCHRUN, *line], stderr=subprocess.PIPE, text=True)])
+    assert said.count("lground: ") == 1 and "network.nmae" in said, said
+
+
 def test_what_the_main_process_cannot_write_ends_all_slurm_tasks(tiny, tmp_path):
     """Weights fit into 40 MB, a checkpoint does not; the others would wait for it in the next update."""
     line = [
@@ -221,17 +237,33 @@ def test_a_scene_that_one_slurm_task_cannot_load_ends_all(tiny, store, tmp_path)
     assert said.count("lground: ") == 1 and f"{damaged}: " in said
 
 
-def test_processes_of_our_own_save_when_terminated_and_go_on(tiny, tmp_path):
-    line = ["finetune", "demo", *tiny, "data.voxel_size=0.1", "data.batch_size=1", "devices=2", "epochs=1"]
-    out, environment = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(
-        [*COMMAND, *line, "--out", str(out)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    while not (out / "recipe.yaml").exists() and run.poll() is None:
-        time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
-    said = run.communicate(timeout=60)[1]
-    assert run.returncode == 143 and "Traceback" not in said, said
+def stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def test_processes_that_were_ended_in_every_way_give_the_weights_of_the_whole_run(
+    tiny, tmp_path, monkeypatch
+):
+    """Terminated as training starts, ours and those of torchrun; then killed after the first epoch."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    line = ["finetune", "demo", *tiny, "data.batch_size=1", "data.workers=0", "devices=2", "epochs=2"]
+    out = tmp_path / "run"
+    for command, number, once, code in (
+        (COMMAND, signal.SIGTERM, out / "recipe.yaml", 143),
+        (TORCHRUN, signal.SIGTERM, out / "recipe.yaml", 1),  # torchrun's own for any signal
+        (COMMAND, signal.SIGKILL, out / "last.ckpt", -signal.SIGKILL),
+    ):
+        before = stamp(once)
+        run = subprocess.Popen(
+            [*command, *line, "--resume", "--out", str(out)], stderr=subprocess.PIPE, text=True
+        )
+        while stamp(once) == before and run.poll() is None:
+            time.sleep(0.02)
+        run.send_signal(number)
+        codes, said = ended([run])
+        assert codes == [code], said
+        assert (number == signal.SIGTERM) == ("terminated, saved after update" in said)
+    assert len((out / "log.csv").read_text().splitlines()) == 2  # a header and an epoch
     assert main([*line, "--resume", "--out", str(out)]) == 0
     assert main([*line, "--out", str(tmp_path / "whole")]) == 0
     whole, parts = (load_file(folder / "last.safetensors") for folder in (tmp_path / "whole", out))
