@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     model = torch.nn.Linear(2, 2)
     check_weights(tmp_path, model, 3)
     torch.nn.init.constant_(model.bias, float("inf"))
-    with pytest.raises(InputError, match="not finite after epoch 3"):
+    with pytest.raises(InputError, match="not finite in epoch 3"):
         check_weights(tmp_path, model, 3)
 
 

@@ -1,7 +1,8 @@
-"""A loss that is not finite: what is needed to look at it again is saved, then training ends with one line."""
+"""What is not finite: what is needed to look at it again is saved, then training ends with one line."""
 
 import math
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch.distributed as dist
@@ -19,12 +20,15 @@ ARRAYS = ("coordinates", "features", "labels", "instances", "attributes")
 
 def stop_with_reproduction(
     folder: Path, recipe: str, stage: nn.Module, batches: list[Batch], losses: list[float], **where: int
-) -> None:
+) -> NoReturn:
     """Write `folder`, then raise InputError with the scenes whose loss is not finite. All processes call it.
 
-    recipe.yaml; stage.safetensors, weights and buffers of the stage (weights as before the update; batch norm's
-    running statistics have seen it); and of every process its micro-batches: process-<rank>.json with what
-    `where` says, their losses and scenes, and process-<rank>-<k>.npz with their arrays (see `Batch`).
+    Where all losses are finite, a gradient was not, and all scenes of the update are named.
+
+    recipe.yaml; stage.safetensors, weights and buffers of the stage (weights as before the update, but of a gradient
+    on a GPU, seen late, as after it; batch norm's running statistics have seen it); and of every process its
+    micro-batches: process-<rank>.json with what `where` says, their losses and scenes, and process-<rank>-<k>.npz
+    with their arrays (see `Batch`).
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     names = [batch.names for batch in batches]
@@ -39,10 +43,14 @@ def stop_with_reproduction(
     except (OSError, SafetensorError) as error:
         saved = f"{folder} cannot be written ({getattr(error, 'strerror', None) or error})"
     bad = [name for group, loss in zip(names, losses, strict=True) if not np.isfinite(loss) for name in group]
-    before = "" if _finite(stage) else ", the weights had been so already"
+    bad, what, already = _everywhere(bad), "loss", ", the weights had been so already"
+    if not bad:
+        bad, what = _everywhere([name for group in names for name in group]), "gradient"
+        already = ", the weights are so since"
+    already = "" if _finite(stage) else already
     raise InputError(
-        f"the loss of {', '.join(_everywhere(bad))} is not finite at update {where['update']}{before}: training "
-        f"diverged; {saved}; lower optimizer.lr and start again, or look at the scenes"
+        f"the {what} of {', '.join(bad)} is not finite at update {where['update']}{already}: training diverged; "
+        f"{saved}; lower optimizer.lr and start again, or look at the scenes"
     )
 
 
@@ -50,7 +58,7 @@ def check_weights(folder: Path, stage: nn.Module, epoch: int) -> None:
     """Raise InputError before weights that are not finite take the place of good ones in `folder`."""
     if not _finite(stage):
         raise InputError(
-            f"{folder}: the weights are not finite after epoch {epoch}: training diverged; what was saved "
+            f"{folder}: the weights are not finite in epoch {epoch}: training diverged; what was saved "
             "before is whole; lower optimizer.lr and start again in another folder"
         )
 

@@ -6,17 +6,20 @@ optimiser, schedule and the place in the epoch are all there is to restore.
 """
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.nn.utils import get_total_norm
 
 from lground.data import Batch, SceneDataset, SceneLoader, build_loader
 from lground.errors import InputError
@@ -70,6 +73,8 @@ class Trainer:
         self.epoch, self.step = 0, 0  # finished epochs; updates done in the present one
         self.best: list[float] | None = None  # rank of the best weights (see `Evaluation.rank`)
         self.sums: Counter[str] = Counter()  # over the present epoch
+        # An update whose gradients were not looked at yet: their norm, its number, batches and losses.
+        self.unseen: tuple[Arriving, int, list[Batch], list[float]] | None = None
         if resume and (state := self.folder.load()):
             self._restore(state)
         self._check_agreement()
@@ -116,6 +121,7 @@ class Trainer:
                 losses | {"updates": 1, "training": seconds, "seconds": seconds, "waiting": waiting}
             )
             bar.advance(f"loss {losses['loss']:.3f}")
+        self._check_gradients()
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
         """One optimiser step over the micro-batches of all processes, each weighted by its share of the voxels that its
@@ -146,17 +152,36 @@ class Trainer:
             parts = stage.weighted_parts(values, shares)
             sums["loss"] += sum(parts.values())
             sums.update({f"loss_{name}": value for name, value in parts.items()})
+        self._check_gradients()
         means = dict(zip(sums, self._gather(list(sums.values())).mean(0).tolist(), strict=True))
         if not np.isfinite(means["loss"]):
-            folder = self.folder.path / f"nan-{update}"
-            place = {"seed": self.recipe.seed, "epoch": self.epoch, "update": update}
-            stop_with_reproduction(folder, self.recipe.to_yaml(), self.bare_stage, batches, losses, **place)
+            self._stop(update, batches, losses)
+        if self.accelerator.scaler is None:  # with one, such steps are skipped
+            self.unseen = self._gradient_norm(), update, batches, losses
+            if self.accelerator.device.type != "cuda":
+                self._check_gradients()
         self.sums["lr"] = self.optimizer.param_groups[0]["lr"]  # the last one counts
         self.optimizer.step()
         self.bare_stage.after_update()
         self.optimizer.zero_grad()
         self.scheduler.after_update()
         return means | {"scenes": float(table[:, 1].sum())}
+
+    def _gradient_norm(self) -> Arriving:
+        """The sum of magnitudes: finite where all are, cheap on CPUs, too, and slow to overflow."""
+        gradients = [p.grad for p in self.stage.parameters() if p.grad is not None]
+        return Arriving(get_total_norm(gradients, norm_type=1))
+
+    def _check_gradients(self) -> None:
+        """Stop if those of the last update are not finite: before its step, or after it on a GPU, which never waits."""
+        unseen, self.unseen = self.unseen, None
+        if unseen and not math.isfinite(unseen[0].tolist()):
+            self._stop(*unseen[1:])
+
+    def _stop(self, update: int, batches: list[Batch], losses: list[float]) -> NoReturn:
+        folder = self.folder.path / f"nan-{update}"
+        place = {"seed": self.recipe.seed, "epoch": update // self.steps, "update": update}
+        stop_with_reproduction(folder, self.recipe.to_yaml(), self.bare_stage, batches, losses, **place)
 
     def _validate(self) -> tuple[dict, list[float] | None]:
         """Scores of the validation scenes and how good they are; broken off where a process is asked to stop."""
