@@ -51,3 +51,17 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step(trainer, tmp_path):
     assert finite(load_file(folder / "stage.safetensors")) and finite(trainer.bare_stage.state_dict())
     about = json.loads((folder / "process-0.json").read_text())
     assert (about["epoch"], about["update"], about["scenes"]) == (0, 1, [scenes[-1]])
+
+
+def test_sigterm_does_not_save_weights_that_are_not_finite(trainer, tmp_path):
+    """Update 4, the second of the second epoch, spoils them; the signal comes right after."""
+
+    def spoil_and_stop():
+        torch.nn.init.constant_(next(trainer.stage.parameters()), float("nan"))
+        trainer.stop.asked = True
+
+    at_update(trainer, 4, spoil_and_stop)
+    with pytest.raises(InputError, match="weights are not finite in epoch 2: training diverged"):
+        trainer.run()
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (1, 0) and finite(state["stage"])

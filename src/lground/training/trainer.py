@@ -223,6 +223,8 @@ class Trainer:
 
     def _leave(self) -> None:
         """Save where training stands, in mid-epoch, and end."""
+        self._check_gradients()
+        check_weights(self.folder.path, self.bare_stage, self.epoch + 1)
         if self.main:
             self.folder.save(self._state())
         self.accelerator.wait_for_everyone()
