@@ -127,18 +127,14 @@ def trained(
     runs = {"features": pretrained}
     if not (pretrained / "metrics.json").exists():
         name = f"network.name=Res16UNet{options.network}"
-        command("pretrain", "demo", name, *shared, "--out", pretrained, *resumed(pretrained))
+        command("pretrain", "demo", name, *shared, "--out", pretrained, "--resume")
     if options.pointing:
         runs["features and offsets"] = pointing
         if not (pointing / "metrics.json").exists():
             start = f"network.name=insseg_Res16UNet{options.network}", f"network.weights={pretrained}"
             keep = "loss.language=1"
-            command("instances", "demo", *start, keep, *shared, "--out", pointing, *resumed(pointing))
+            command("instances", "demo", *start, keep, *shared, "--out", pointing, "--resume")
     return runs
-
-
-def resumed(run: Path) -> tuple[str, ...]:
-    return ("--resume",) if (run / "last.ckpt").exists() else ()
 
 
 def command(*arguments: object) -> None:

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from lground.cli import main
 from lground.training import load_recipe
+from lground.training.run import SIGNS
 
 BEFORE = ["before=demo", "before.epochs=1", "before.augment.elastic=false", "before.data.batch_size=2"]
 
@@ -39,7 +40,8 @@ def test_a_finished_pretraining_is_not_repeated(chained, capsys):
     assert main([*line, "epochs=3", "--resume"]) == 0
     assert "finished, its weights are taken" in capsys.readouterr().err
     assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
-    (out / "last.ckpt").unlink()  # a fine-tuning that is to be done again
+    for name in SIGNS:  # a fine-tuning that is to be done again
+        (out / name).unlink()
     assert main([*line, "epochs=1"]) == 0
     assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
     assert main([*line, "epochs=1"]) == 2  # it holds a run now, and the pretraining is not even looked at
@@ -52,7 +54,8 @@ def test_an_unfinished_pretraining_is_resumed(chained, tmp_path, capsys):
     line, _ = chained
     line[line.index("--out") + 1] = str(tmp_path / "run")
     assert main([*line, "epochs=1"]) == 0
-    (tmp_path / "run" / "last.ckpt").unlink()
+    for name in SIGNS:
+        (tmp_path / "run" / name).unlink()
     assert main([*line, "epochs=1", "before.epochs=2"]) == 2
     assert "before: holds a run already" in capsys.readouterr().err
     assert main([*line, "epochs=1", "before.epochs=2", "--resume"]) == 0

@@ -39,6 +39,19 @@ def test_a_run_killed_ten_times_gives_the_weights_of_the_whole_one(tiny, tmp_pat
     assert log_of(out, *columns) == log_of(tmp_path / "whole", *columns)
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_not_overwritten(tiny, tmp_path, forked, capsys):
+    out = tmp_path / "run"
+    line = ["finetune", "demo", *tiny, "checkpoint_every=50", "epochs=60", "--out", str(out)]
+    forked(line, signal.SIGKILL, 0, out / "metrics.json")
+    assert not (out / "last.ckpt").exists()
+    before = (out / "log.csv").read_bytes(), (out / "best.safetensors").read_bytes()
+    assert main(["finetune", "demo", *tiny, "network.name=Res16UNet14B", "--out", str(out)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert before == ((out / "log.csv").read_bytes(), (out / "best.safetensors").read_bytes())
+    assert main([*line, "epochs=1", "--resume"]) == 0
+    assert log_of(out, "epoch") == [["1"]]
+
+
 def test_sigterm_saves_in_mid_epoch_and_the_epoch_goes_on_from_there(tiny, tmp_path, forked):
     """To all processes, as SLURM sends it: those that load scenes must not take the trainer with them."""
     line = ["finetune", "demo", *tiny, "schedule.name=cosine", "data.batch_size=1", "data.voxel_size=0.1"]

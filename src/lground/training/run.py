@@ -21,6 +21,7 @@ from lground.training.logs import Log, open_logs
 from lground.training.recipe import Recipe, flatten
 
 STATE = "last.ckpt"
+SIGNS = (STATE, "best.safetensors", "log.csv")  # of a run; the first may be the last to come
 FREE = (
     "epochs",
     "workers",
@@ -139,7 +140,7 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     if recipe.data.root and folder.resolve() == Path(recipe.data.root).resolve():
         raise InputError(f"{folder}: holds the scenes; give another folder for the run")
     saved = folder / "recipe.yaml"
-    if not resume and (folder / STATE).exists():
+    if not resume and any((folder / name).exists() for name in SIGNS):
         raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
     if resume and saved.exists():
         old, new = _identity(saved.read_text()), _identity(recipe.to_yaml())
