@@ -1,6 +1,7 @@
 """`lground compare`, and a fine-tuning with its pretraining before it."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -37,17 +38,26 @@ def test_one_command_pretrains_and_fine_tunes_from_it(chained):
 def test_a_finished_pretraining_is_not_repeated(chained, capsys):
     line, out = chained
     before = (out / "before" / "last.ckpt").stat().st_mtime_ns
-    assert main([*line, "epochs=3", "--resume"]) == 0
-    assert "finished, its weights are taken" in capsys.readouterr().err
-    assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
     for name in SIGNS:  # a fine-tuning that is to be done again
         (out / name).unlink()
     assert main([*line, "epochs=1"]) == 0
+    assert "finished, its weights are taken" in capsys.readouterr().err
     assert (out / "before" / "last.ckpt").stat().st_mtime_ns == before
     assert main([*line, "epochs=1"]) == 2  # it holds a run now, and the pretraining is not even looked at
     assert "--resume" in capsys.readouterr().err
     assert main([*line, "epochs=1", "before.seed=3", "--resume"]) == 2
     assert "differs" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_that_has_started_needs_its_pretraining_no_more(chained, tmp_path, capsys):
+    line, out = [*chained[0]], chained[1]
+    line[line.index("--out") + 1] = str(shutil.copytree(out, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "before")
+    assert main([*line, "epochs=3", "before.epochs=2", "--resume"]) == 2
+    assert "differs from the recipe given in before.epochs;" in capsys.readouterr().err
+    assert main([*line, "epochs=3", "before.data.workers=1", "--resume"]) == 0
+    assert not (tmp_path / "run" / "before").exists()
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 4
 
 
 def test_an_unfinished_pretraining_is_resumed(chained, tmp_path, capsys):

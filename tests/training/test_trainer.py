@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from lground.cli import main
 from lground.errors import InputError
+from lground.text import load_anchors, save_anchors
 from lground.training import load_recipe, train
 
 SMALL = [
@@ -230,10 +232,41 @@ def test_without_validation_scenes_the_last_epoch_is_kept(store, tmp_path, capsy
         (root / "train" / scene.name).symlink_to(scene)
     assert finetune(root, tmp_path / "run", "epochs=1") == 0
     assert same(tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors")
-    for name in ("scene0000_00", "scene0001_00"):  # and a run is not resumed with other scenes
-        (root / "train" / name).unlink()
+    (root / "train" / "scene0000_00").rename(root / "train" / "scene0009_00")  # as many, but others
     assert finetune(root, tmp_path / "run", "epochs=2", resume=True) == 2
-    assert "had 3 updates" in capsys.readouterr().err
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"lground: {root}: not the training scenes")
+    assert "they differ in scene0000_00, scene0009_00;" in message
+
+
+def test_a_run_goes_on_when_its_files_have_moved_or_its_start_is_gone(
+    store, pretrained, anchors, tmp_path, capsys
+):
+    """Anchors of the pretraining serve the language loss and start the classifier: none of it is read again."""
+    shutil.copytree(pretrained, tmp_path / "start")
+    shutil.copyfile(anchors, tmp_path / "anchors.safetensors")
+    args = (f"network.weights={tmp_path / 'start'}", f"text.anchors={tmp_path / 'anchors.safetensors'}")
+    args += ("loss.language=0.5", "network.classifier=anchors", "schedule.name=constant")
+    assert finetune(store, tmp_path / "whole", "epochs=2", *args) == 0
+    assert finetune(store, tmp_path / "parts", "epochs=1", *args) == 0
+    (tmp_path / "scenes").symlink_to(store)
+    shutil.rmtree(tmp_path / "start")
+    (tmp_path / "anchors.safetensors").unlink()
+    capsys.readouterr()
+    assert finetune(tmp_path / "scenes", tmp_path / "parts", "epochs=2", *args, resume=True) == 0
+    assert "loaded" not in capsys.readouterr().err
+    assert same(tmp_path / "whole" / "last.safetensors", tmp_path / "parts" / "last.safetensors")
+
+
+def test_a_run_does_not_go_on_with_other_anchors(store, pretrained, anchors, tmp_path, capsys):
+    run, moved = shutil.copytree(pretrained, tmp_path / "run"), tmp_path / "moved.safetensors"
+    shutil.copyfile(anchors, moved)
+    args = ("epochs=4", "validate_every=1")
+    assert pretrain(store, moved, run, *args, resume=True) == 0
+    known = load_anchors(anchors)
+    save_anchors(replace(known, vectors=known.vectors.flip(0)), moved)
+    assert pretrain(store, moved, run, *args, resume=True) == 2
+    assert f"{moved}: not the anchors that {run} started with" in capsys.readouterr().err
 
 
 def test_runs_of_different_precision_in_one_process(store, tmp_path):

@@ -123,10 +123,11 @@ def save_model(model: Model, path: str | os.PathLike) -> None:
     if model.anchors is not None:
         tensors["anchors"] = model.anchors.detach().cpu().contiguous()
     with atomic_file(path) as part:
-        save_file(tensors, part, metadata=_metadata(model))
+        save_file(tensors, part, metadata=describe(model))
 
 
-def _metadata(model: Model) -> dict[str, str]:
+def describe(model: Model) -> dict[str, str]:
+    """All that a model is but its tensors."""
     from lground import __version__
 
     label_set = {"name": model.label_set.name, "classes": model.label_set.rows()}
@@ -155,22 +156,24 @@ def load_model(path: str | os.PathLike) -> Model:
     tensors, metadata = read_safetensors(path)
     if "network" not in metadata:
         return load_published(path).eval()
+    model = described(metadata, tensors.pop("anchors", None), path)
+    load_into(model.network, tensors, source=path)
+    return model.eval()
+
+
+def described(metadata: dict[str, str], anchors: Tensor | None, source: object) -> Model:
+    """A model that is what `describe` says, with fresh weights."""
     try:
         arguments = json.loads(metadata["network_args"])
         rows = json.loads(metadata["label_set"])
         voxel_size, grounding = float(metadata["voxel_size"]), json.loads(metadata["grounding"])
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: its metadata is damaged ({error}); write it again with `lground convert`"
+            f"{source}: its metadata is damaged ({error}); write it again with `lground convert`"
         ) from None
-    label_set = from_rows(rows["name"], rows["classes"], path)
-    anchors = tensors.pop("anchors", None)
-    network = build(metadata["network"], **arguments)
-    load_into(network, tensors, source=path)
-    recipe = metadata.get("recipe", "")
-    return Model(
-        network, metadata["network"], arguments, label_set, voxel_size, anchors, grounding, recipe
-    ).eval()
+    label_set = from_rows(rows["name"], rows["classes"], source)
+    network, recipe = build(metadata["network"], **arguments), metadata.get("recipe", "")
+    return Model(network, metadata["network"], arguments, label_set, voxel_size, anchors, grounding, recipe)
 
 
 def load_published(path: Path, name: str | None = None, label_set: LabelSet | None = None) -> Model:

@@ -6,7 +6,7 @@ from lground.errors import InputError
 from lground.progress import say
 from lground.training.launch import join_processes, start_processes
 from lground.training.recipe import Recipe
-from lground.training.run import check_folder, epochs_done, has_weights, read_metrics
+from lground.training.run import check_folder, epochs_done, has_state, has_weights, read_metrics
 from lground.training.stopping import StopSignal
 from lground.training.trainer import Trainer
 
@@ -36,7 +36,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
         return read_metrics(out)
     with StopSignal() as stop:
         weights = recipe.network.weights
-        if recipe.before is not None:
+        if recipe.before is not None and not has_state(out):  # a run that has started needs it no more
             weights = str(_run_before(recipe.before, out / BEFORE, resume, stop))
         return Trainer(recipe, out, resume=resume, weights=weights, stop=stop).run()
 

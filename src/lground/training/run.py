@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import yaml
 from safetensors import SafetensorError
+from torch import Tensor
 
 from lground.errors import InputError, input_error
 from lground.files import atomic_file, write_json
@@ -22,19 +23,31 @@ from lground.training.recipe import Recipe, flatten
 
 STATE = "last.ckpt"
 SIGNS = (STATE, "best.safetensors", "log.csv")  # of a run; the first may be the last to come
-FREE = (
-    "epochs",
-    "workers",
-    "cache",
-    "checkpoint_every",
-    "images_every",
-    "wandb",
-)  # a resumed run may change them
+FREE = (  # a resumed run may change them: how long it is, where its files lie, how it loads and is watched
+    "epochs", "checkpoint_every", "images_every", "wandb", "data.workers", "data.cache", "data.root", "text.anchors",
+)  # fmt: skip
 ERRORS = (
     OSError,
     RuntimeError,
     SafetensorError,
 )  # of what cannot be written; torch and safetensors have their own
+
+
+class State(TypedDict):
+    """What `last.ckpt` holds: all that a run needs to go on, but its scenes and the file of its anchors."""
+
+    recipe: str  # YAML
+    scenes: list[str]  # of training, in order
+    anchors: str | None  # SHA-256 of the file text.anchors
+    pretrained: tuple[dict[str, str], Tensor | None] | None  # what it started from, described; its anchors
+    epoch: int  # finished ones
+    step: int  # updates done in the present one
+    sums: dict[str, float]  # over the present epoch
+    best: list[float] | None
+    stage: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    scaler: dict[str, Any]
 
 
 class Run:
@@ -59,17 +72,20 @@ class Run:
             self._write_table("class_weights.csv", weight_table)
         self._logs = open_logs(self.path, self.recipe)
 
-    def load(self) -> dict | None:
+    def load(self) -> State | None:
         """The state to resume from, or None when the run never saved one."""
         path = self.path / STATE
         if not path.exists():
             say(f"{self.path}: nothing saved yet, starting from the beginning")
             return None
         state = _read_state(path)
+        if not state.keys() >= State.__required_keys__:
+            raise InputError(f"{path}: of another version of lground; start again in another folder")
+        _check_same(path, state["recipe"], self.recipe, started=True)
         self.rows = [row for row in read_log(self.path) if row["epoch"] <= state["epoch"]]
         return state
 
-    def save(self, state: dict) -> None:
+    def save(self, state: State) -> None:
         with self._writing(STATE) as part:
             torch.save(state, part)
 
@@ -143,18 +159,17 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     if not resume and any((folder / name).exists() for name in SIGNS):
         raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
     if resume and saved.exists():
-        old, new = _identity(saved.read_text()), _identity(recipe.to_yaml())
-        changed = [key for key in old | new if old.get(key) != new.get(key)]
-        if changed:
-            raise InputError(
-                f"{saved}: differs from the recipe given in {', '.join(changed[:4])}"
-                f"{', ...' if changed[4:] else ''}; resume with the recipe the run started with"
-            )
+        _check_same(saved, saved.read_text(), recipe, started=has_state(folder))
+
+
+def has_state(folder: Path) -> bool:
+    """Whether the run in `folder` has saved where it stands."""
+    return (folder / STATE).exists()
 
 
 def epochs_done(folder: Path) -> int:
     """Finished epochs of the run in `folder`; 0 when there is none."""
-    return _read_state(folder / STATE)["epoch"] if (folder / STATE).exists() else 0
+    return _read_state(folder / STATE)["epoch"] if has_state(folder) else 0
 
 
 def has_weights(folder: Path) -> bool:
@@ -183,10 +198,19 @@ def _read_state(path: Path) -> dict:
         ) from None
 
 
-def _identity(recipe: str) -> dict[str, Any]:
-    """What two recipes must share to be the same run: all but how long it is, how loaded and how watched."""
-    keys = dict(flatten(yaml.safe_load(recipe) or {}))
-    return {key: value for key, value in keys.items() if key.rpartition(".")[2] not in FREE}
+def _check_same(source: Path, saved: str, recipe: Recipe, *, started: bool) -> None:
+    """Raise InputError where `recipe` is of another run than `saved`, the YAML in `source`.
+
+    What comes before a run that has `started` is as long as it was.
+    """
+    free = {*FREE, *(f"before.{key}" for key in FREE)} - ({"before.epochs"} if started else set())
+    old, new = (dict(flatten(yaml.safe_load(text) or {})) for text in (saved, recipe.to_yaml()))
+    changed = [key for key in old | new if old.get(key) != new.get(key) and key not in free]
+    if changed:
+        raise InputError(
+            f"{source}: differs from the recipe given in {', '.join(changed[:4])}"
+            f"{', ...' if changed[4:] else ''}; resume with the recipe the run started with"
+        )
 
 
 def _number(text: str) -> int | float:

@@ -5,6 +5,7 @@ Accelerate brings processes, devices, precision and gradient synchronisation. Ev
 optimiser, schedule and the place in the epoch are all there is to restore.
 """
 
+import hashlib
 import itertools
 import math
 import time
@@ -24,14 +25,17 @@ from torch.nn.utils import get_total_norm
 from lground.data import Batch, SceneDataset, SceneLoader, build_loader
 from lground.errors import InputError
 from lground.labels import LabelSet, load_labels
+from lground.models import Model, load_model
+from lground.models.model import describe, described
 from lground.progress import Progress, say
+from lground.scannet.store import scene_name
 from lground.training.arriving import Arriving
 from lground.training.datasets import open_datasets
 from lground.training.failure import check_weights, stop_with_reproduction
 from lground.training.logs import check_logs, epoch_row
 from lground.training.micro_batches import split_evenly
 from lground.training.recipe import Recipe
-from lground.training.run import Run, has_weights, read_metrics
+from lground.training.run import STATE, Run, State, has_weights, read_metrics
 from lground.training.schedules import Scheduler, build_optimizer
 from lground.training.stages import Stage, build_stage
 from lground.training.stopping import StopSignal, Terminated
@@ -59,9 +63,16 @@ class Trainer:
         self.folder = Run(out, recipe)
         self.label_set: LabelSet = load_labels(recipe.data.label_set)
         self.train_set, self.val_set = open_datasets(recipe)
+        state = self.folder.load() if resume else None
+        if state:
+            self._check_files(state)
+            weights = None  # its own take their place
+        self.anchors = state["anchors"] if state else _digest(recipe.text.anchors)
         torch.manual_seed(recipe.seed)
+        pretrained = _pretrained(state, weights)
+        self.pretrained = pretrained and (describe(pretrained), pretrained.anchors)
         started = replace(recipe, network=replace(recipe.network, weights=weights))
-        stage = build_stage(started, self.label_set, self.train_set)
+        stage = build_stage(started, self.label_set, self.train_set, pretrained)
         stage.model.recipe = recipe.to_yaml()
         table = stage.class_weight_table()
         device = self.accelerator.device
@@ -75,7 +86,7 @@ class Trainer:
         self.sums: Counter[str] = Counter()  # over the present epoch
         # An update whose gradients were not looked at yet: their norm, its number, batches and losses.
         self.unseen: tuple[Arriving, int, list[Batch], list[float]] | None = None
-        if resume and (state := self.folder.load()):
+        if state:
             self._restore(state)
         self._check_agreement()
         if self.main:
@@ -234,11 +245,14 @@ class Trainer:
         )
         raise Terminated
 
-    def _state(self) -> dict:
+    def _state(self) -> State:
         return {
+            "recipe": self.recipe.to_yaml(),
+            "scenes": self._scenes(),
+            "anchors": self.anchors,
+            "pretrained": self.pretrained,
             "epoch": self.epoch,
             "step": self.step,
-            "steps": self.steps,
             "sums": dict(self.sums),
             "best": self.best,
             "stage": self.bare_stage.state_dict(),
@@ -247,12 +261,24 @@ class Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         }
 
-    def _restore(self, state: dict) -> None:
-        if state["steps"] != self.steps:
+    def _scenes(self) -> list[str]:
+        return [scene_name(folder) for folder in self.train_set.folders]
+
+    def _check_files(self, state: State) -> None:
+        """The scenes and the anchors may have moved, but they are those that the run started with."""
+        if self._scenes() != state["scenes"]:
+            other = sorted({*self._scenes()} ^ {*state["scenes"]})
             raise InputError(
-                f"{self.folder.path}: its epochs had {state['steps']} updates, the scenes of "
-                f"{self.recipe.data.root} now make {self.steps}; resume with the scenes the run started with"
+                f"{self.recipe.data.root}: not the training scenes that {self.folder.path} started with: they differ "
+                f"in {', '.join(other[:4]) or 'their order'}{', ...' if other[4:] else ''}; resume with those"
             )
+        anchors = self.recipe.text.anchors
+        if _digest(anchors) not in (None, state["anchors"]):
+            raise InputError(
+                f"{anchors}: not the anchors that {self.folder.path} started with; resume with those"
+            )
+
+    def _restore(self, state: State) -> None:
         self.bare_stage.load_state_dict(state["stage"])
         # How updates are computed is this machine's matter, not that of the one that saved them.
         for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
@@ -311,3 +337,15 @@ class Trainer:
             rank=self.accelerator.process_index,
             whole=not train,
         )
+
+
+def _pretrained(state: State | None, weights: str | None) -> Model | None:
+    """What training starts from; of a run that goes on, what it had started from, but for the weights."""
+    if state:
+        return state["pretrained"] and described(*state["pretrained"], source=STATE)
+    return load_model(weights) if weights else None
+
+
+def _digest(path: str | None) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None

@@ -8,7 +8,7 @@ from lground import losses
 from lground.data import Batch, SceneDataset, collate
 from lground.errors import InputError
 from lground.labels import LabelSet
-from lground.models import TEMPERATURE, Model, Res16UNet, find_variant, load_model, transfer_weights
+from lground.models import TEMPERATURE, Model, Res16UNet, find_variant, transfer_weights
 from lground.progress import say
 from lground.text import Anchors, load_anchors
 from lground.training.recipe import Recipe
@@ -30,16 +30,17 @@ class Finetuning(Stage):
     allowed_losses = ("cross_entropy", "focal")
     fresh = ("final.",)  # tensors that the weights it starts from may lack
 
-    def __init__(self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> None:
-        _check_recipe(recipe)
-        pretrained = load_model(recipe.network.weights) if recipe.network.weights else None
+    def __init__(
+        self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset, pretrained: Model | None = None
+    ) -> None:
+        _check_recipe(recipe, pretrained)
         language = recipe.loss.language > 0
         anchors = _text_anchors(recipe, label_set, pretrained) if language else None
         super().__init__(recipe, label_set, **_anchor_channels(pretrained, anchors))
         network = self.model.network
         if pretrained is not None:
             self._start(pretrained, recipe, train_set)
-        self.register_buffer("anchors", None, persistent=False)  # (C, d)
+        self.register_buffer("anchors", None)  # (C, d)
         if anchors is not None:
             self._ground(anchors, pretrained or self.model, recipe)
         if network.projection_layer is not None:  # of pretraining: kept to answer questions, not trained
@@ -72,11 +73,13 @@ class Finetuning(Stage):
                     f"{source}: its anchors are of other classes ({pretrained.label_set.name}, not "
                     f"{label_set.name}); use network.classifier=random"
                 )
+        told = ""
         if pretrained.has_classifier and not same_classes:
-            say(f"{source}: classifies {pretrained.label_set.name}, a new classifier learns {label_set.name}")
+            told = f"; it classifies {pretrained.label_set.name}, a new classifier learns {label_set.name}"
             pretrained.network.final = None
         fresh = transfer_weights(pretrained, network, source, fresh=self.fresh)
-        say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}")
+        if source:  # a resumed run has weights of its own
+            say(f"{source}: loaded, all but {', '.join(fresh) or 'nothing'}{told}")
         if recipe.network.classifier == "anchors":
             start_classifier(network, pretrained, train_set)
         anchors = pretrained.anchors
@@ -147,7 +150,7 @@ class Finetuning(Stage):
         ]
 
 
-def _check_recipe(recipe: Recipe) -> None:
+def _check_recipe(recipe: Recipe, pretrained: Model | None) -> None:
     """Refuse what would silently do nothing."""
     network, loss = recipe.network, recipe.loss
     if find_variant(network.name).offsets != (recipe.stage == "instances"):
@@ -155,7 +158,7 @@ def _check_recipe(recipe: Recipe) -> None:
             f"network.name={network.name}: networks whose names begin with insseg_ have the head for offsets that "
             f"`lground instances` needs; `lground finetune` takes the others"
         )
-    if not network.weights and (network.classifier_only or network.classifier == "anchors"):
+    if pretrained is None and (network.classifier_only or network.classifier == "anchors"):
         raise InputError(
             "network.classifier and classifier_only need pretrained weights: give network.weights=FILE"
         )

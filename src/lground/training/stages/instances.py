@@ -7,6 +7,7 @@ from lground import losses
 from lground.data import Batch, SceneDataset
 from lground.errors import InputError
 from lground.labels import LabelSet
+from lground.models import Model
 from lground.training.recipe import Recipe
 from lground.training.score import ObjectEvaluation, sparse_input
 from lground.training.stages.finetuning import Finetuning
@@ -23,10 +24,12 @@ class Instances(Finetuning):
 
     fresh = (*Finetuning.fresh, "offsets_pre.", "bntr_offset.", "offsets.")
 
-    def __init__(self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset) -> None:
+    def __init__(
+        self, recipe: Recipe, label_set: LabelSet, train_set: SceneDataset, pretrained: Model | None = None
+    ) -> None:
         if recipe.network.classifier_only:
             raise InputError("network.classifier_only leaves nothing to learn offsets with: set it to false")
-        super().__init__(recipe, label_set, train_set)
+        super().__init__(recipe, label_set, train_set, pretrained)
         self.instance_class = torch.tensor(label_set.instance_class)  # (C,) bool, stays on the CPU
 
     def evaluation(self) -> ObjectEvaluation:

@@ -8,7 +8,7 @@ from lground import losses
 from lground.data import Batch
 from lground.errors import InputError
 from lground.labels import LabelSet
-from lground.models import Model, load_model, transfer_weights
+from lground.models import Model, transfer_weights
 from lground.text import Anchors, load_anchors
 from lground.training.recipe import Recipe
 from lground.training.score import sparse_input
@@ -25,7 +25,7 @@ class Pretraining(Stage):
 
     allowed_losses = ("contrastive", "contrastive_ce", "l2", "supcon")
 
-    def __init__(self, recipe: Recipe, label_set: LabelSet) -> None:
+    def __init__(self, recipe: Recipe, label_set: LabelSet, pretrained: Model | None = None) -> None:
         if recipe.text.anchors is None:
             raise InputError(
                 "text.anchors is not set: make them with `lground anchors`, then text.anchors=FILE"
@@ -43,8 +43,8 @@ class Pretraining(Stage):
         self._check_width(recipe.network.name)
         if recipe.text.projection == "pca":
             fix_projection(self.model, self.seen)
-        if recipe.network.weights:
-            self._transfer(recipe)
+        if pretrained is not None:
+            self._transfer(pretrained, recipe)
         if recipe.loss.name == "supcon":  # how often class `row` was taken for class `column`
             self.register_buffer("confusion", torch.zeros(len(label_set), len(label_set), dtype=torch.int64))
             if self.model.network.projection_layer is not None:  # of texts, which have no part in the loss
@@ -64,9 +64,8 @@ class Pretraining(Stage):
                 "choose an encoder of that width, or a network that projects anchors (its name ends in _Proj)"
             )
 
-    def _transfer(self, recipe: Recipe) -> None:
+    def _transfer(self, pretrained: Model, recipe: Recipe) -> None:
         source, network = recipe.network.weights, self.model.network
-        pretrained = load_model(source)
         old, new = pretrained.network.projection_layer, network.projection_layer
         if old is not None and new is not None and old.in_channels != new.in_channels:
             raise InputError(
