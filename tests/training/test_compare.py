@@ -49,6 +49,24 @@ def test_a_finished_pretraining_is_not_repeated(chained, capsys):
     assert "differs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("network.name=Res16UNet34X", "Res16UNet34X"),
+        ("network.name=Res16UNet34C", "before.network.name=Res16UNet14AR_Proj: weights of another network"),
+        ("loss.name=supcon", "finetune takes cross_entropy, focal"),
+        ("paste.count=2", "lground prepare"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_told_before_the_pretraining(chained, tmp_path, capsys, change, words):
+    line = [*chained[0], change, "data.cache=true"]
+    line[line.index("--out") + 1] = str(tmp_path / "run")
+    assert main(line) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("lground: ") and words in said[0]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_fine_tuning_that_has_started_needs_its_pretraining_no_more(chained, tmp_path, capsys):
     line, out = [*chained[0]], chained[1]
     line[line.index("--out") + 1] = str(shutil.copytree(out, tmp_path / "run"))
