@@ -120,6 +120,33 @@ def test_compare_of_one_run_finds_no_difference(chained, tmp_path, capsys):
     assert "the recipes are the same" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metrics.json", b'{"epoch": 1, ', "damaged"),
+        ("metrics.json", b"[1]", "damaged"),
+        ("recipe.yaml", b"stage: [", "no recipe"),
+        ("recipe.yaml", b"- stage", "no recipe"),
+        ("recipe.yaml", b"", "no recipe"),
+        ("recipe.yaml", b"\xff\xfe\x00", "no recipe"),
+        ("log.csv", b"epoch,loss\nx,y\n", "damaged"),
+        ("log.csv", b"epoch,loss\n1,2,3\n", "damaged"),
+        ("log.csv", b"loss\n1\n", "damaged"),
+        ("log.csv", b"\xff\xfe\x00", "damaged"),
+        ("log.csv", b"epoch\n1\n", "nothing to draw"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(chained, tmp_path, capsys, name, content, words):
+    run = tmp_path / "run"
+    run.mkdir()
+    for kept in ("recipe.yaml", "log.csv", "metrics.json"):
+        shutil.copyfile(chained[1] / kept, run / kept)
+    (run / name).write_bytes(content)
+    assert main(["compare", str(run), "--out", str(tmp_path / "c.png")]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"lground: {run}") and name in said and words in said and "; " in said
+
+
 def test_compare_wants_run_folders(tmp_path, capsys):
     assert main(["compare", str(tmp_path), "--out", str(tmp_path / "c.png")]) == 2
     assert "no recipe.yaml" in capsys.readouterr().err

@@ -159,10 +159,32 @@ def test_a_file_that_may_not_grow_is_one_line(tiny, tmp_path):
     assert not list((tmp_path / "run").glob(".*.part*")) and not (tmp_path / "run" / "last.ckpt").exists()
 
 
-def test_a_damaged_checkpoint_is_named(tiny, tmp_path, capsys):
-    line = ["finetune", "demo", *tiny, "epochs=1", "--out", str(tmp_path / "run")]
+def test_what_a_run_cannot_go_on_from_is_named(tiny, tmp_path, capsys):
+    run = tmp_path / "run"
+    line = ["finetune", "demo", *tiny, "epochs=1", "--out", str(run)]
     assert main(line) == 0
-    content = (tmp_path / "run" / "last.ckpt").read_bytes()
-    (tmp_path / "run" / "last.ckpt").write_bytes(content[: len(content) // 2])
-    assert main([*line, "--resume"]) == 2
-    assert "last.ckpt: damaged" in capsys.readouterr().err
+    whole = {name: (run / name).read_bytes() for name in ("last.ckpt", "recipe.yaml", "log.csv")}
+    capsys.readouterr()
+
+    def refused(*changes: str) -> str:
+        assert main([*line, *changes, "--resume"]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("lground: ") and "; " in said
+        for name, content in whole.items():
+            (run / name).write_bytes(content)
+        return said
+
+    for content in (b"", whole["last.ckpt"][: len(whole["last.ckpt"]) // 2]):
+        (run / "last.ckpt").write_bytes(content)
+        assert "last.ckpt: damaged" in refused()
+    for content in ({}, [1]):
+        torch.save(content, run / "last.ckpt")
+        assert "last.ckpt: no checkpoint of a training" in refused()
+    (run / "recipe.yaml").unlink()
+    assert "last.ckpt: differs from the recipe given in network.name;" in refused("network.name=Res16UNet14B")
+    (run / "recipe.yaml").write_text("stage: [")
+    assert "recipe.yaml: no recipe" in refused()
+    (run / "log.csv").write_text("epoch,loss\none,two\n")
+    assert "log.csv: damaged" in refused()
+    (run / "recipe.yaml").unlink()  # the checkpoint holds a copy
+    assert main([*line, "epochs=2", "--resume"]) == 0

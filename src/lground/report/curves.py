@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lground.errors import InputError
 from lground.report.panels import DPI, save
 
 CURVES = {
@@ -23,12 +24,17 @@ def draw_curves(path: str | os.PathLike, runs: Mapping[str, Sequence[Mapping[str
     """Write a PNG of loss, learning rate and validation mIoU over the epochs.
 
     runs: name -> rows of its `log.csv`. What no run has is left out; what is measured now and then is joined by
-    lines.
+    lines. Raises InputError where there is none of it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [key for key in CURVES if any(key in row for rows in runs.values() for row in rows)]
+    if not shown:
+        raise InputError(
+            f"{', '.join(runs)}: nothing to draw (no column of log.csv is one of {', '.join(CURVES)}); give the --out "
+            "of a training"
+        )
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
     width, height = columns * SIZE[0], lines * SIZE[1] + 22 * len(runs) + 16

@@ -1,15 +1,11 @@
 """Runs beside one another: what they reached, and in what their recipes differ."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lground.errors import InputError
-from lground.training.recipe import flatten
-from lground.training.run import read_log
+from lground.training.run import read_log, read_metrics, read_recipe
 
 SPLITS = ("all", "head", "common", "tail")
 
@@ -36,13 +32,11 @@ def read_run(folder: Path) -> FinishedRun:
     rows = read_log(folder)
     if not rows:
         raise InputError(f"{folder}: the run has not finished an epoch yet (no log.csv)")
-    metrics: dict = {}
-    if (folder / "metrics.json").exists():
-        metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read_metrics(folder) if (folder / "metrics.json").exists() else {}
     means = metrics.get("vertex", {}).get("means", {})
     return FinishedRun(
         name=str(folder),
-        recipe=dict(flatten(yaml.safe_load((folder / "recipe.yaml").read_text()))),
+        recipe=read_recipe((folder / "recipe.yaml").read_bytes(), folder / "recipe.yaml"),
         rows=rows,
         best_epoch=metrics.get("epoch"),
         scores={split: means.get(split, {}).get("mean_iou") for split in SPLITS},

@@ -26,6 +26,7 @@ SIGNS = (STATE, "best.safetensors", "log.csv")  # of a run; the first may be the
 FREE = (  # a resumed run may change them: how long it is, where its files lie, how it loads and is watched
     "epochs", "checkpoint_every", "images_every", "wandb", "data.workers", "data.cache", "data.root", "text.anchors",
 )  # fmt: skip
+MEND = "mend it, or remove it"
 ERRORS = (
     OSError,
     RuntimeError,
@@ -81,7 +82,7 @@ class Run:
         state = _read_state(path)
         if not state.keys() >= State.__required_keys__:
             raise InputError(f"{path}: of another version of lground; start again in another folder")
-        _check_same(path, state["recipe"], self.recipe, started=True)
+        _check_same(path, read_recipe(state["recipe"], path), self.recipe, started=True)
         self.rows = [row for row in read_log(self.path) if row["epoch"] <= state["epoch"]]
         return state
 
@@ -159,7 +160,7 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     if not resume and any((folder / name).exists() for name in SIGNS):
         raise InputError(f"{folder}: holds a run already; give another folder, or --resume to go on with it")
     if resume and saved.exists():
-        _check_same(saved, saved.read_text(), recipe, started=has_state(folder))
+        _check_same(saved, read_recipe(saved.read_bytes(), saved), recipe, started=has_state(folder))
 
 
 def has_state(folder: Path) -> bool:
@@ -178,33 +179,60 @@ def has_weights(folder: Path) -> bool:
 
 
 def read_metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); {MEND}") from None
+    if not isinstance(metrics, dict):
+        raise InputError(f"{path}: damaged (no table); {MEND}")
+    return metrics
+
+
+def read_recipe(text: str | bytes, source: Path) -> dict[str, Any]:
+    """The keys of a saved recipe, dotted."""
+    try:
+        keys = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{source}: no recipe ({str(error).splitlines()[0]}); {MEND}") from None
+    if not isinstance(keys, dict):
+        raise InputError(f"{source}: no recipe (it holds no keys); {MEND}")
+    return dict(flatten(keys))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of `log.csv`, without what was not measured in an epoch; none without the file."""
-    if not (folder / "log.csv").exists():
+    path = folder / "log.csv"
+    if not path.exists():
         return []
-    with open(folder / "log.csv", newline="") as file:
-        return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="") as file:
+            rows = [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    except (ValueError, AttributeError, csv.Error) as error:
+        raise InputError(f"{path}: damaged ({error}); {MEND}") from None
+    if not all("epoch" in row for row in rows):
+        raise InputError(f"{path}: damaged (rows without an epoch); {MEND}")
+    return rows
 
 
 def _read_state(path: Path) -> dict:
+    again = "start again in another folder"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); start again in another folder"
-        ) from None
+        raise InputError(f"{path}: damaged ({(str(error) or 'empty').splitlines()[0]}); {again}") from None
+    if not isinstance(state, dict) or "epoch" not in state:
+        raise InputError(f"{path}: no checkpoint of a training; {again}")
+    return state
 
 
-def _check_same(source: Path, saved: str, recipe: Recipe, *, started: bool) -> None:
-    """Raise InputError where `recipe` is of another run than `saved`, the YAML in `source`.
+def _check_same(source: Path, old: dict[str, Any], recipe: Recipe, *, started: bool) -> None:
+    """Raise InputError where `recipe` is of another run than the keys that `source` holds.
 
     What comes before a run that has `started` is as long as it was.
     """
     free = {*FREE, *(f"before.{key}" for key in FREE)} - ({"before.epochs"} if started else set())
-    old, new = (dict(flatten(yaml.safe_load(text) or {})) for text in (saved, recipe.to_yaml()))
+    new = read_recipe(recipe.to_yaml(), source)
     changed = [key for key in old | new if old.get(key) != new.get(key) and key not in free]
     if changed:
         raise InputError(
