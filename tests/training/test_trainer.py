@@ -274,6 +274,15 @@ def test_runs_of_different_precision_in_one_process(store, tmp_path):
         assert finetune(store, tmp_path / precision, "epochs=1", f"precision={precision}") == 0
 
 
+def test_scenes_of_one_voxel_at_the_coarsest_level_are_named(store, tmp_path, capsys):
+    """The rooms are 2 m wide: 4 voxels, of which a U-Net with 16 times wider ones sees a single one."""
+    assert finetune(store, tmp_path / "run", "data.batch_size=1", "data.voxel_size=0.5") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        said.startswith("lground: scene000") and "data.voxel_size=0.5" in said and "data.batch_size" in said
+    )
+
+
 def test_data_root_is_required():
     with pytest.raises(InputError, match=r"data\.root"):
         train(load_recipe("demo", "finetune"), "unused")

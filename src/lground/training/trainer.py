@@ -153,7 +153,7 @@ class Trainer:
         for k, batch in enumerate(batches, 1):
             shares = stage.counted(batch) / totals
             with nullcontext() if k == len(batches) else self.accelerator.no_sync(self.stage):
-                loss = self.stage(batch.to(self.accelerator.device), generator)
+                loss = self._loss(batch, generator)
                 arriving.append((Arriving(stage.values), shares))
                 self.accelerator.backward((loss * shares.to(loss)).sum())
         sums, losses = Counter(), []
@@ -177,6 +177,18 @@ class Trainer:
         self.optimizer.zero_grad()
         self.scheduler.after_update()
         return means | {"scenes": float(table[:, 1].sum())}
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        try:
+            return self.stage(batch.to(self.accelerator.device), generator)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"{', '.join(batch.names)}: one voxel is left at the network's coarsest level, too few for batch norm; "
+                f"use smaller voxels than data.voxel_size={self.recipe.data.voxel_size}, a larger data.batch_size or "
+                "data.point_limit"
+            ) from None
 
     def _gradient_norm(self) -> Arriving:
         """The sum of magnitudes: finite where all are, cheap on CPUs, too, and slow to overflow."""
