@@ -219,6 +219,14 @@ def test_a_run_folder_is_not_overwritten(store, pretrained, anchors, capsys):
     assert "differs from the recipe given in optimizer.lr, " in capsys.readouterr().err
 
 
+def test_a_run_folder_that_cannot_be_is_told_first(store, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for out, words in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "run", "not a folder")):
+        assert finetune(store, out, "network.name=Res16UNet34X") == 2
+        (said,) = capsys.readouterr().err.strip().splitlines()
+        assert said.startswith(f"lground: {out}: ") and words in said
+
+
 def test_a_run_is_not_laid_among_the_scenes(store, capsys):
     assert finetune(store, store, "epochs=1") == 2
     assert "holds the scenes" in capsys.readouterr().err and not (store / "recipe.yaml").exists()

@@ -23,12 +23,15 @@ def pretrain(
 
 
 def run_stage(stage: str, recipe: str, overrides: list[str], out: Path, resume: bool) -> None:
+    from lground.cli.outputs import check_folder
     from lground.progress import speaks
     from lground.training import load_recipe, train
     from lground.training.together import ending_together
 
     with ending_together():
-        metrics = train(load_recipe(recipe, stage, overrides), out, resume=resume)
+        loaded = load_recipe(recipe, stage, overrides)
+        check_folder(out)
+        metrics = train(loaded, out, resume=resume)
     if not speaks():
         return
     print(f"{stage}: epoch {metrics['epoch']} is the best; weights: {out / 'best.safetensors'}")

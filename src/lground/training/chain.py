@@ -12,7 +12,7 @@ from lground.training.datasets import open_datasets
 from lground.training.launch import join_processes, start_processes
 from lground.training.logs import check_logs
 from lground.training.recipe import Recipe
-from lground.training.run import check_folder, epochs_done, has_state, has_weights, read_metrics
+from lground.training.run import check_run, epochs_done, has_state, has_weights, read_metrics
 from lground.training.schedules import Scheduler, build_optimizer
 from lground.training.stages import build_stage
 from lground.training.stopping import StopSignal
@@ -38,7 +38,7 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
             "pretraining; give one of the two"
         )
     joined = join_processes(recipe)
-    check_folder(out, recipe, resume=resume)
+    check_run(out, recipe, resume=resume)
     if not joined:
         start_processes(recipe, out, resume=resume)
         return read_metrics(out)
@@ -53,7 +53,7 @@ def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Pa
     """Have the weights of the pretraining before `recipe`; returns their file."""
     before = recipe.before
     finished = epochs_done(out) >= before.epochs and has_weights(out)
-    check_folder(out, before, resume=resume or finished)
+    check_run(out, before, resume=resume or finished)
     if finished:
         say(f"{out}: finished, its weights are taken")
     else:

@@ -152,7 +152,7 @@ def _reason(error: Exception, folder: Path) -> str:
     return str(error).splitlines()[0]
 
 
-def check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+def check_run(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     """Raise InputError where another run would be overwritten, or another recipe resumed."""
     if recipe.data.root and folder.resolve() == Path(recipe.data.root).resolve():
         raise InputError(f"{folder}: holds the scenes; give another folder for the run")
