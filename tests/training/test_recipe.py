@@ -227,6 +227,24 @@ def test_wrong_override_says_what_is_meant(override, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("before.epoch=1", "unknown key before.epoch; did you mean before.epochs?"),
+        ("before.lr=1", "unknown key before.lr; did you mean before.optimizer.lr?"),
+        ("before.epochs=many", "before.epochs is int"),
+        ("before.epochs=0", "before.epochs is at least 1"),
+        ("before.before=34C", "nothing comes before a pretraining"),
+        ("before.devices=3", "before.devices=3, but devices=1"),
+        ("before.num_nodes=2", "before.num_nodes=2, but num_nodes=1"),
+    ],
+)
+def test_wrong_override_of_what_comes_before_says_what_is_meant(override, words):
+    with pytest.raises(InputError) as error:
+        load_recipe("ours-34D", "finetune", [override])
+    assert words in str(error.value) and str(error.value).startswith("command line: ")
+
+
 @pytest.mark.parametrize("text", [b"- a\n- b\n", b"a: [1\n", b"network:\n  nam: x\n", b"\xff\xfe\x00"])
 def test_wrong_recipe_file_names_the_file(text, tmp_path):
     path = tmp_path / "mine.yaml"

@@ -285,8 +285,16 @@ def _load_before(recipe: Recipe, changes: list[tuple[str, str, Any]]) -> Recipe 
         if key not in values:
             _set(before, key, _get(recipe, key))
     for where, key, value in changes:
+        if key == "before.before" and value is not None:
+            raise InputError(f"{where}: before.before={value}: nothing comes before a pretraining")
         if key.startswith("before.") and key not in ("before.recipe", "before.before"):
-            _assign(before, key.removeprefix("before."), value, where)
+            _assign(before, key.removeprefix("before."), value, where, "before.")
+    for key in ("devices", "num_nodes"):
+        if (own := _get(before, key)) != (wanted := _get(recipe, key)):
+            raise InputError(
+                f"{where}: before.{key}={own}, but {key}={wanted}: one command runs both with the same processes; "
+                "give both the same"
+            )
     return before
 
 
@@ -334,28 +342,29 @@ def _keys(recipe: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + f.name
 
 
-def _assign(recipe: Recipe, key: str, value: Any, source: str) -> None:
+def _assign(recipe: Recipe, key: str, value: Any, source: str, prefix: str = "") -> None:
+    """Set a key of a recipe; `prefix` is what messages have before the key."""
     known = list(_keys(recipe))
     if key not in known:
         leaf = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}  # "lr" should find "optimizer.lr"
         near = difflib.get_close_matches(key, known, 1, 0.5)
         near = near or [leaf[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, 1)]
-        hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
-        raise InputError(f"{source}: unknown key {key}{hint}")
+        hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known keys: {', '.join(known)}"
+        raise InputError(f"{source}: unknown key {prefix}{key}{hint}")
     *path, name = key.split(".")
     kind = typing.get_type_hints(type(reduce(getattr, path, recipe)))[name]
     try:
         converted = _convert(value, kind)
     except (TypeError, ValueError):
-        raise InputError(f"{source}: {key} is {_describe(kind)}, not {value!r}") from None
+        raise InputError(f"{source}: {prefix}{key} is {_describe(kind)}, not {value!r}") from None
     for words, holds, keys in RULES:
         if key in keys and converted is not None and not holds(converted):
-            raise InputError(f"{source}: {key} is {words}, not {value!r}")
+            raise InputError(f"{source}: {prefix}{key} is {words}, not {value!r}")
     if key == "data.annotation" and converted is not None:
         try:
             parse_setting(converted)
         except InputError:
-            raise InputError(f"{source}: {key} is {ANNOTATION}, not {value!r}") from None
+            raise InputError(f"{source}: {prefix}{key} is {ANNOTATION}, not {value!r}") from None
     _set(recipe, key, converted)
 
 
