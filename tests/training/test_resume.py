@@ -1,6 +1,7 @@
 """Runs that end before their time, go on, and arrive where the uninterrupted one does, bit for bit."""
 
 import csv
+import json
 import random
 import resource
 import shutil
@@ -42,7 +43,7 @@ def test_a_run_killed_ten_times_gives_the_weights_of_the_whole_one(tiny, tmp_pat
 def test_a_run_killed_before_its_first_checkpoint_is_not_overwritten(tiny, tmp_path, forked, capsys):
     out = tmp_path / "run"
     line = ["finetune", "demo", *tiny, "checkpoint_every=50", "epochs=60", "--out", str(out)]
-    forked(line, signal.SIGKILL, 0, out / "metrics.json")
+    forked(line, signal.SIGKILL, 0, out / "best.safetensors")
     assert not (out / "last.ckpt").exists()
     before = (out / "log.csv").read_bytes(), (out / "best.safetensors").read_bytes()
     assert main(["finetune", "demo", *tiny, "network.name=Res16UNet14B", "--out", str(out)]) == 2
@@ -98,6 +99,19 @@ def test_a_run_cannot_be_cut_short_before_it_kept_weights(tiny, tmp_path, forked
     assert main([*line, f"epochs={done}", "--resume"]) == 2
     assert f"resume it with epochs={done + 1} or more" in capsys.readouterr().err
     assert main([*line, f"epochs={done + 1}", "--resume"]) == 0
+
+
+def test_best_weights_of_later_epochs_than_the_checkpoint_are_not_kept(tiny, tmp_path, capsys):
+    """As a kill leaves them after epoch 3, where the checkpoint before was that of epoch 1."""
+    run = tmp_path / "run"
+    line = ["finetune", "demo", *tiny, "schedule.name=constant", "--out", str(run), "--resume"]
+    assert main([*line, "epochs=1"]) == 0
+    (run / "metrics.json").write_text('{"epoch": 3}')
+    assert main([*line, "epochs=1"]) == 2
+    assert "resume it with epochs=2 or more" in capsys.readouterr().err
+    assert main([*line, "epochs=2"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["epoch"] == 2
+    assert same(run / "best.safetensors", run / "last.safetensors")
 
 
 def test_a_longer_run_may_be_resumed_under_every_schedule(tiny, tmp_path):

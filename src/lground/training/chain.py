@@ -52,7 +52,8 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
 def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Path:
     """Have the weights of the pretraining before `recipe`; returns their file."""
     before = recipe.before
-    finished = epochs_done(out) >= before.epochs and has_weights(out)
+    done = epochs_done(out)
+    finished = done >= before.epochs and has_weights(out, done)
     check_run(out, before, resume=resume or finished)
     if finished:
         say(f"{out}: finished, its weights are taken")

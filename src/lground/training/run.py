@@ -173,9 +173,10 @@ def epochs_done(folder: Path) -> int:
     return _read_state(folder / STATE)["epoch"] if has_state(folder) else 0
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether the run in `folder` has kept its best weights yet."""
-    return (folder / "best.safetensors").exists()
+def has_weights(folder: Path, epoch: int) -> bool:
+    """Whether the run in `folder` keeps its best weights of the epochs until `epoch`, not of a later one."""
+    kept = all((folder / name).exists() for name in ("best.safetensors", "metrics.json"))
+    return kept and read_metrics(folder).get("epoch", 0) <= epoch
 
 
 def read_metrics(folder: Path) -> dict:

@@ -237,8 +237,8 @@ class Trainer:
         if self.main:
             self.folder.log(row)
             if better or (last and self.best is None):  # without validation the last epoch is the best
+                self.folder.write_metrics({"epoch": self.epoch, **metrics})  # first: `_restore` looks there
                 self.folder.save_model(self.bare_stage.model, "best")
-                self.folder.write_metrics({"epoch": self.epoch, **metrics})
             if due:
                 self.folder.save_model(self.bare_stage.model, "last")
                 self.folder.save(self._state())
@@ -301,11 +301,13 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
         self.sums = Counter(state["sums"])
-        if self.epoch >= self.recipe.epochs and not has_weights(self.folder.path):
-            raise InputError(
-                f"{self.folder.path}: stopped after {self.epoch} epochs, before the first weights were kept; resume "
-                f"it with epochs={self.epoch + 1} or more"
-            )
+        if not has_weights(self.folder.path, self.epoch):
+            self.best = None  # it was killed after a better epoch, which is done again, or done without
+            if self.epoch >= self.recipe.epochs:
+                raise InputError(
+                    f"{self.folder.path}: no weights are kept of its first {self.epoch} epochs; resume it with "
+                    f"epochs={self.epoch + 1} or more"
+                )
         say(f"{self.folder.path}: going on after epoch {self.epoch}, update {self.step}")
 
     def _check_agreement(self) -> None:
