@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from lground.cli import main
+from lground.report.curves import draw_curves
 from lground.training import load_recipe
 from lground.training.run import SIGNS
 
@@ -113,6 +115,34 @@ def test_compare_prints_what_runs_reached_and_where_they_differ(chained, tmp_pat
     assert {"stage", "loss.name", "optimizer.lr", "before"} <= differing
     assert not {"seed", "data.root", "data.voxel_size"} & differing
     assert imread(tmp_path / "c.png")[:, :, :3].std() > 0.05
+
+
+def test_compare_shows_how_well_objects_are_found(store, chained, tmp_path, capsys):
+    run = tmp_path / "objects"
+    line = ["instances", "demo", f"data.root={store}", "data.voxel_size=0.15", "data.batch_size=2"]
+    assert main([*line, "augment.elastic=false", "epochs=1", "--out", str(run)]) == 0
+    best = json.loads((run / "metrics.json").read_text())["objects"]["means"]["all"]
+    capsys.readouterr()
+    assert main(["compare", str(chained[1]), str(run), "--out", str(tmp_path / "c.png")]) == 0
+    head, without, objects = capsys.readouterr().out.splitlines()[:3]
+    assert head.split()[-4:] == ["AP", "AP50", "best", "epoch"]
+    assert objects.split()[-5:-3] == [f"{100 * best['ap']:.2f}", f"{100 * best['ap50']:.2f}"]
+    assert without.split()[-5:-3] == ["-", "-"]
+
+
+def test_curves_of_objects_and_of_many_runs_can_be_told_apart(tmp_path):
+    """Twelve runs: the eleventh has the colour of the first, and another line."""
+    from matplotlib.image import imread
+
+    def drawn(name: str, *keys: str) -> np.ndarray:
+        runs = {f"run {n}": [{"epoch": e, **dict.fromkeys(keys, n)} for e in (1, 2)] for n in range(12)}
+        draw_curves(tmp_path / name, runs)
+        return imread(tmp_path / name)[:, :, :3]
+
+    assert drawn("a.png", "loss", "val_ap", "val_ap50").shape[1] == 3 * drawn("b.png", "loss").shape[1]
+    legend = drawn("b.png", "loss")[-12 * 22 - 8 : -8, 16:47].reshape(12, 22, 31, 3)
+    painted = [(line.min(axis=2) < 0.9).any(axis=0).mean() for line in legend]
+    assert min(painted[:10]) > 0.95 and max(painted[10:]) < 0.9  # solid, and dashed
 
 
 def test_compare_of_one_run_finds_no_difference(chained, tmp_path, capsys):

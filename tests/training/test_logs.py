@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +79,13 @@ def test_class_weights_are_stored_with_the_run(logged):
     by_points = sorted(present, key=lambda row: int(row["points"]))
     weights = [float(row["weight"]) for row in by_points]
     assert weights == sorted(weights, reverse=True)
+
+
+def test_tensorboard_that_is_not_installed_is_said_once(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert main(["finetune", "demo", *tiny, "epochs=1", "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err.count("pip install 'lground[logging]'") == 1
+    assert not list((tmp_path / "run").glob("events*"))
 
 
 def test_wandb_that_is_not_installed_is_named(tiny, tmp_path, capsys):

@@ -15,19 +15,23 @@ CURVES = {
     "val_miou_head": "val mIoU, head",
     "val_miou_common": "val mIoU, common",
     "val_miou_tail": "val mIoU, tail",
+    "val_ap": "val AP",
+    "val_ap50": "val AP50",
 }
-IN_PERCENT = "val_miou"
+IN_PERCENT = "val_"
+LINES = ("-", "--", ":", "-.")  # of ten runs each, as there are ten colours
 SIZE = (420, 300)  # pixels of one plot
 
 
 def draw_curves(path: str | os.PathLike, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Write a PNG of loss, learning rate and validation mIoU over the epochs.
+    """Write a PNG of loss, learning rate and validation mIoU (AP and AP50 of objects) over the epochs.
 
     runs: name -> rows of its `log.csv`. What no run has is left out; what is measured now and then is joined by
     lines. Raises InputError where there is none of it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     shown = [key for key in CURVES if any(key in row for rows in runs.values() for row in rows)]
     if not shown:
@@ -35,6 +39,7 @@ def draw_curves(path: str | os.PathLike, runs: Mapping[str, Sequence[Mapping[str
             f"{', '.join(runs)}: nothing to draw (no column of log.csv is one of {', '.join(CURVES)}); give the --out "
             "of a training"
         )
+    looks = [{"color": f"C{n % 10}", "linestyle": LINES[n // 10 % len(LINES)]} for n in range(len(runs))]
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
     width, height = columns * SIZE[0], lines * SIZE[1] + 22 * len(runs) + 16
@@ -43,8 +48,8 @@ def draw_curves(path: str | os.PathLike, runs: Mapping[str, Sequence[Mapping[str
         line, column = divmod(k, columns)
         box = (column * SIZE[0] + 56, height - (line + 1) * SIZE[1] + 40, SIZE[0] - 76, SIZE[1] - 74)
         axes = figure.add_axes(np.array(box) / [width, height, width, height])
-        for number, rows in enumerate(runs.values()):
-            _curve(axes, key, rows, f"C{number % 10}")
+        for rows, look in zip(runs.values(), looks, strict=True):
+            _curve(axes, key, rows, look)
         axes.set_title(CURVES[key] + (" (%)" if key.startswith(IN_PERCENT) else ""), fontsize=11)
         axes.set_xlabel("epoch", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -53,14 +58,14 @@ def draw_curves(path: str | os.PathLike, runs: Mapping[str, Sequence[Mapping[str
         axes.set_axisbelow(True)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    for number, name in enumerate(runs):
+    for number, (name, look) in enumerate(zip(runs, looks, strict=True)):
         y = (22 * (len(runs) - number - 0.5) + 8) / height
-        figure.text(20 / width, y, "\u25a0", color=f"C{number % 10}", fontsize=14, va="center")
-        figure.text(42 / width, y, name, fontsize=10, va="center", color="0.15")
+        figure.add_artist(Line2D([16 / width, 46 / width], [y, y], linewidth=2.5, **look))
+        figure.text(54 / width, y, name, fontsize=10, va="center", color="0.15")
     save(figure, FigureCanvasAgg, path)
 
 
-def _curve(axes, key: str, rows: Sequence[Mapping[str, float]], color: str) -> None:
+def _curve(axes, key: str, rows: Sequence[Mapping[str, float]], look: dict[str, str]) -> None:
     points = np.array([(row["epoch"], row[key]) for row in rows if key in row], dtype=float).reshape(-1, 2)
     scale = 100 if key.startswith(IN_PERCENT) else 1
-    axes.plot(*(points * [1, scale]).T, color=color, linewidth=1.3, marker="." if len(points) < 60 else None)
+    axes.plot(*(points * [1, scale]).T, linewidth=1.3, marker="." if len(points) < 60 else None, **look)

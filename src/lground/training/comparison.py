@@ -15,7 +15,8 @@ class FinishedRun:
     """What is read of a run folder.
 
     name: as it was given. recipe: its keys, dotted. rows: of `log.csv`. best_epoch: None before the first
-    validation. scores: mean IoU per vertex at the best epoch, 0..1, by split; None where it is unknown.
+    validation. scores: at the best epoch, 0..1: mean IoU per vertex by split, and of objects AP and AP50; None where it
+    is unknown.
     """
 
     name: str
@@ -34,12 +35,14 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder}: the run has not finished an epoch yet (no log.csv)")
     metrics = read_metrics(folder) if (folder / "metrics.json").exists() else {}
     means = metrics.get("vertex", {}).get("means", {})
+    objects = metrics.get("objects", {}).get("means", {}).get("all", {})
     return FinishedRun(
         name=str(folder),
         recipe=read_recipe((folder / "recipe.yaml").read_bytes(), folder / "recipe.yaml"),
         rows=rows,
         best_epoch=metrics.get("epoch"),
-        scores={split: means.get(split, {}).get("mean_iou") for split in SPLITS},
+        scores={split: means.get(split, {}).get("mean_iou") for split in SPLITS}
+        | {"AP": objects.get("ap"), "AP50": objects.get("ap50")},
     )
 
 
@@ -64,11 +67,15 @@ def _without_before(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(runs: list[FinishedRun]) -> str:
-    """One line per run: mean IoU (%) per vertex over the classes present, best epoch, epochs done."""
+    """One line per run: mean IoU (%) per vertex over the classes present, best epoch, epochs done.
+
+    AP and AP50 (%) of objects, too, where a run has learned them.
+    """
     width = max(len(run.name) for run in runs)
-    lines = [f"{'mIoU (%)':<{width}}" + "".join(f"{split:>8}" for split in SPLITS) + "   best epoch"]
+    columns = [*SPLITS, *(c for c in ("AP", "AP50") if any(run.scores[c] is not None for run in runs))]
+    lines = [f"{'mIoU (%)':<{width}}" + "".join(f"{column:>8}" for column in columns) + "   best epoch"]
     for run in runs:
-        cells = "".join(_percent(run.scores[split]) for split in SPLITS)
+        cells = "".join(_percent(run.scores[column]) for column in columns)
         lines.append(f"{run.name:<{width}}{cells}   {run.best_epoch or '-'} of {run.rows[-1]['epoch']}")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lground.errors import InputError
+from lground.progress import say
 from lground.training.recipe import Recipe
 
 
@@ -28,6 +29,8 @@ def open_logs(folder: Path, recipe: Recipe) -> list[Log]:
     logs: list[Log] = []
     if importlib.util.find_spec("tensorboard") is not None:
         logs.append(TensorBoardLog(folder))
+    else:
+        say(f"{folder}: no TensorBoard logs, it is not installed: pip install 'lground[logging]'")
     if recipe.wandb is not None:
         logs.append(WandbLog(folder, recipe))
     return logs
