@@ -42,15 +42,20 @@ def finite(tensors: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_gradient_that_is_not_finite_stops_before_its_step(trainer, tmp_path):
+    """On a GPU after it, at the next update, but with the same scenes."""
+    late = trainer.accelerator.device.type == "cuda"
     scenes = at_update(trainer, 1, lambda: poison(trainer))
     with pytest.raises(InputError) as stopped:
         trainer.run()
     message, folder = str(stopped.value), tmp_path / "run" / "nan-1"
-    assert f"the gradient of {', '.join(scenes[-1])} is not finite at update 1: training diverged" in message
-    assert str(folder) in message and len(scenes) == 2
-    assert finite(load_file(folder / "stage.safetensors")) and finite(trainer.bare_stage.state_dict())
+    since = ", the weights are so since" if late else ""
+    assert (
+        f"gradient of {', '.join(scenes[1])} is not finite at update 1{since}: training diverged" in message
+    )
+    assert str(folder) in message and len(scenes) == 2 + late
+    assert finite(load_file(folder / "stage.safetensors")) != late
     about = json.loads((folder / "process-0.json").read_text())
-    assert (about["epoch"], about["update"], about["scenes"]) == (0, 1, [scenes[-1]])
+    assert (about["epoch"], about["update"], about["scenes"]) == (0, 1, [scenes[1]])
 
 
 def test_sigterm_does_not_save_weights_that_are_not_finite(trainer, tmp_path):
