@@ -27,7 +27,8 @@ def train(recipe: Recipe, out: str | Path, *, resume: bool = False) -> dict:
     The folder receives `recipe.yaml`, `log.csv`, TensorBoard events (when tensorboard is installed), `last.ckpt`
     (to resume from), `last.safetensors`, `best.safetensors` (highest validation mIoU) and `metrics.json`.
     With `recipe.before` that pretraining runs first, into `<out>/before`, unless it is there and finished; the
-    stage starts from its best weights, once, and goes on without them. With `recipe.devices` above 1 and no launcher, processes are started.
+    stage starts from its best weights, once, and goes on without them. With `recipe.devices` above 1 and no launcher,
+    processes are started.
     SIGTERM saves after the present update and raises `Terminated`, a SystemExit with code 143.
     Raises `InputError` when the recipe does not fit the data or `out` holds another run.
     """
@@ -58,6 +59,7 @@ def _run_before(recipe: Recipe, out: Path, resume: bool, stop: StopSignal) -> Pa
     if finished:
         say(f"{out}: finished, its weights are taken")
     else:
+        say(f"{out}: comes first; looking whether {recipe.stage} can follow")
         _check_after(recipe)
         Trainer(before, out, resume=resume, weights=before.network.weights, stop=stop).run()
     return out / "best.safetensors"
