@@ -174,12 +174,16 @@ class Ground:
         self, first: np.ndarray, footprint: np.ndarray, size: np.ndarray, boxes: np.ndarray
     ) -> np.ndarray:
         """The corners (F, 3) float32 of those of the places `first` (T, 2), in cells, that are free."""
-        below = _windows(self.heights, first, footprint.shape)  # (T, cells)
+        columns, rows = (first[:, axis, None] + np.arange(footprint.shape[axis]) for axis in (0, 1))
+        cells = (
+            columns[:, :, None] * self.heights.shape[1] + rows[:, None]
+        )  # (T, *footprint.shape), of the flat map
+        below = self.heights.take(cells)
         base = below.max(axis=(1, 2))
         carried = (below[:, footprint] >= (base - np.float32(LEVEL))[:, None]).mean(axis=1)
         good = (base > -np.inf) & (carried >= CARRIED)
         good &= base < self.top - LEVEL  # a wall goes on above `top`
-        first, base = first[good], base[good]
+        first, base, cells = first[good], base[good], cells[good]
 
         low = self.origin + first.astype(np.float32) * self.cell
         within = (low[:, None] < boxes[:, 1, :2]) & ((low + size[:2])[:, None] > boxes[:, 0, :2])
@@ -190,7 +194,7 @@ class Ground:
         base = np.maximum(base, nearly)
         meets = within & (tops > base[:, None]) & (bottoms < (base + size[2])[:, None])
         good = ~meets.any(axis=1)
-        good &= base + size[2] <= _windows(self.overhead, first, footprint.shape).min(axis=(1, 2))
+        good &= base + size[2] <= self.overhead.take(cells).min(axis=(1, 2))
         return np.column_stack([low, base])[good]
 
 
@@ -201,12 +205,6 @@ def closed(heights: np.ndarray) -> np.ndarray:
         result = ufunc(ufunc(result[:-2], result[1:-1]), result[2:])
         result = ufunc(ufunc(result[:, :-2], result[:, 1:-1]), result[:, 2:])
     return result
-
-
-def _windows(grid: np.ndarray, first: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
-    """(T, *cells): the parts of `grid` (X, Y) that begin at the cells `first` (T, 2)."""
-    columns, rows = (first[:, axis, None] + np.arange(cells[axis]) for axis in (0, 1))
-    return grid.ravel()[columns[:, :, None] * grid.shape[1] + rows[:, None]]
 
 
 def joined(parts: list[Sample]) -> Sample:
