@@ -1,6 +1,8 @@
 """The same training and prediction on a CUDA device."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,14 +65,20 @@ def test_a_resumed_run_on_cuda_ends_with_the_weights_of_the_whole_one(store, anc
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_two_gpus_give_the_updates_of_one(store, anchors, tmp_path):
+@pytest.mark.parametrize("launcher", ["own", "torchrun"])
+def test_two_gpus_give_the_updates_of_one(store, anchors, tmp_path, launcher):
     """Through NCCL, batch statistics included: 2 x 1 scenes and 1 x 2 give one loss and one model."""
     line = ["finetune", "demo", f"data.root={store}", f"text.anchors={anchors}", "data.workers=2", "epochs=1"]
     line += ["optimizer.name=sgd", "optimizer.momentum=0", "optimizer.dampening=0", "schedule.name=constant"]
     runs = {"start": (2, 1, 1e-9), "one": (2, 1, 0.02), "two": (1, 2, 0.02)}
     for name, (batch, devices, rate) in runs.items():
         changes = [f"data.batch_size={batch}", f"devices={devices}", f"optimizer.lr={rate}"]
-        assert main([*line, *changes, "--out", str(tmp_path / name)]) == 0
+        command = [*line, *changes, "--out", str(tmp_path / name)]
+        if devices == 2 and launcher == "torchrun":
+            started = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lground"]
+            subprocess.run([sys.executable, "-m", *started, *command], check=True, timeout=300)
+        else:
+            assert main(command) == 0
     start, one, two = (load_file(tmp_path / name / "last.safetensors") for name in runs)
     for name, value in one.items():
         if value.is_floating_point():
