@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def check_result(path: Path, settings: dict, recipe) -> None:
     found = json.loads(path.read_text())
     if found["identity"] != settings:
         raise InputError(f"{path}: was made with other settings; give another folder with --out")
-    old, new = identity(found["recipe"]), identity(recipe)
+    old, new = identity(found["recipe"]), identity(asdict(recipe))
     changed = [key for key in new if key in old and old[key] != new[key]]
     if changed:
         raise InputError(

@@ -4,7 +4,7 @@ The total number of updates is the same for every method: one without pretrainin
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lground.errors import InputError
 from lground.training import load_recipe
@@ -54,7 +54,7 @@ OWN = (
     "attributes.",
     "network.classifier",
 )  # --set changes these in one stage alone
-PLACES = ("root", "anchors", "weights", "workers")  # keys that change nothing in the result
+PLACES = ("data.root", "text.anchors", "data.workers")  # of either stage; they change nothing in the result
 
 
 def method(name: str) -> Method:
@@ -87,7 +87,7 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     ]
     if chosen.before:
         changes += [f"before.recipe={chosen.before}", f"before.epochs={first}"]
-        changes += [*(f"before.{change}" for change in shared)]
+        changes += [f"before.{change}" for change in shared]
         changes += [f"before.{change}" for change in settings["set"] if not change.startswith(OWN)]
     changes += settings["set"]
     recipe = load_recipe(chosen.recipe, "finetune", [*changes, *chosen.changes])
@@ -96,7 +96,7 @@ def recipe_of(job: dict, settings: dict) -> Recipe:
     return recipe
 
 
-def identity(recipe: Recipe | dict) -> dict:
-    """The keys and values that two runs must share for their results to be of the same method."""
-    keys = flatten(json.loads(json.dumps(recipe if isinstance(recipe, dict) else asdict(recipe))))
-    return {key: value for key, value in keys if key.rpartition(".")[2] not in PLACES}
+def identity(recipe: dict) -> dict:
+    """The keys and values, as JSON has them, that two runs must share for their results to be of the same method."""
+    keys = flatten(json.loads(json.dumps(recipe)))
+    return {key: value for key, value in keys if key.removeprefix("before.") not in PLACES}

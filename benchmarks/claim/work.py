@@ -112,9 +112,8 @@ def evaluations(folder: Path, settings: dict) -> tuple[dict[str, dict], dict | N
     model, device = load_model(folder), choose_device()
 
     def scores(**votes) -> dict:
-        return evaluate(model, settings["data"], "val", device, settings["workers"], **votes).metrics()[
-            "vertex"
-        ]
+        evaluation = evaluate(model, settings["data"], "val", device, settings["workers"], **votes)
+        return evaluation.metrics()["vertex"]
 
     found = {name: scores(**votes) for name, votes in ways.items()}
     model.network.final = None

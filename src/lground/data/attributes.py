@@ -11,10 +11,9 @@ from lground.errors import InputError
 NAMES = ("plain", "red", "green", "blue", "yellow", "dark", "bright", "big", "small")  # by attribute
 HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=np.float32)  # of attributes 1 to 4
 DARK, BRIGHT, BIG, SMALL = range(5, 9)
-LEAST_SATURATION, LEAST_VALUE = (
-    0.5,
-    64,
-)  # of what is given a hue; a grey or black thing would stay so otherwise
+# Of what is given a hue; a grey or black thing would stay so otherwise:
+LEAST_SATURATION = 0.5
+LEAST_VALUE = 64
 UP, DOWN = (1.0, 1.5), (0.5, 1.0)
 
 

@@ -175,10 +175,8 @@ class Ground:
     ) -> np.ndarray:
         """The corners (F, 3) float32 of those of the places `first` (T, 2), in cells, that are free."""
         columns, rows = (first[:, axis, None] + np.arange(footprint.shape[axis]) for axis in (0, 1))
-        cells = (
-            columns[:, :, None] * self.heights.shape[1] + rows[:, None]
-        )  # (T, *footprint.shape), of the flat map
-        below = self.heights.take(cells)
+        cells = columns[:, :, None] * self.heights.shape[1] + rows[:, None]  # of the flat map
+        below = self.heights.take(cells)  # (T, *footprint.shape)
         base = below.max(axis=(1, 2))
         carried = (below[:, footprint] >= (base - np.float32(LEVEL))[:, None]).mean(axis=1)
         good = (base > -np.inf) & (carried >= CARRIED)
