@@ -1,9 +1,11 @@
 """The same training and prediction on a CUDA device."""
 
 import csv
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -87,6 +89,21 @@ def test_two_gpus_give_the_updates_of_one(store, anchors, tmp_path, launcher):
     assert csv_losses(tmp_path / "one") == pytest.approx(csv_losses(tmp_path / "two"), rel=1e-3)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("launcher", ["own", "torchrun"])
+def test_a_scene_that_one_gpu_cannot_load_ends_all(store, anchors, tmp_path, launcher):
+    """The other process waits for it through NCCL, whose own patience is ten minutes."""
+    root = shutil.copytree(store, tmp_path / "store")
+    damaged = root / "train" / "scene0004_00"
+    np.save(damaged / "coord.npy", np.load(damaged / "coord.npy") * np.float32("nan"))
+    line = ["-m", "lground", "finetune", "demo", f"data.root={root}", f"text.anchors={anchors}"]
+    line += ["data.batch_size=1", "devices=2", "--out", str(tmp_path / "run")]
+    if launcher == "torchrun":
+        line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *line]
+    ran = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=120)
+    assert ran.returncode and ran.stderr.count("lground: ") == 1 and f"{damaged}: " in ran.stderr, ran.stderr
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_optimizers_on_cuda_do_what_they_do_on_the_cpu(optimizer):
     recipe = load_recipe(
@@ -107,8 +124,6 @@ def test_optimizers_on_cuda_do_what_they_do_on_the_cpu(optimizer):
 
 
 def test_segment_on_cuda_equals_the_cpu(store, anchors, tmp_path):
-    import numpy as np
-
     import lground as lg
 
     losses(store, anchors, tmp_path / "run")
