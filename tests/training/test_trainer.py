@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from lground.cli import main
 from lground.errors import InputError
+from lground.models import load_model
+from lground.predict import evaluate
 from lground.text import load_anchors, save_anchors
 from lground.training import load_recipe, train
 
@@ -73,6 +75,16 @@ def test_a_run_leaves_its_recipe_log_weights_and_metrics(pretrained):
     metrics = json.loads((pretrained / "metrics.json").read_text())
     assert metrics["vertex"]["means"]["all"]["mean_iou"] == pytest.approx(best)
     assert any(name.startswith("events") for name in names)
+
+
+@pytest.mark.parametrize("reduce", ["first", "majority", "agreed"])
+def test_what_training_wrote_is_what_evaluate_says_of_its_weights(store, tmp_path, reduce):
+    """Whatever vertex speaks for a voxel in training; the network is taught enough to tell some points apart."""
+    assert finetune(store, tmp_path / "run", "epochs=6", "validate_every=6", f"data.reduce={reduce}") == 0
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    again = evaluate(load_model(tmp_path / "run"), store, "val").metrics()
+    assert again == {key: written[key] for key in again}
+    assert 0.05 < again["vertex"]["means"]["all"]["mean_iou"] < 1
 
 
 def test_language_pretraining_learns_the_rooms(store, anchors, tmp_path):

@@ -1,4 +1,7 @@
-"""The scenes of a recipe, for training and for validation."""
+"""The scenes of a recipe, for training and for validation.
+
+`data.reduce` is of training alone: validation sees scenes as `segment` and `evaluate` do.
+"""
 
 from dataclasses import asdict
 
@@ -15,28 +18,28 @@ def open_datasets(recipe: Recipe) -> tuple[SceneDataset, SceneDataset | None]:
     if recipe.data.root is None:
         raise InputError("data.root is not set: give the folder of prepared scenes, data.root=FOLDER")
     d = recipe.data
-    common = dict(label_set=d.label_set, voxel_size=d.voxel_size, reduce=d.reduce, cache=d.cache)
+    common = dict(label_set=d.label_set, voxel_size=d.voxel_size, cache=d.cache)
     added: dict = {"mix": d.mix} if d.mix else {}
     if recipe.paste.count:
         added["paste"] = data.Paste(**asdict(recipe.paste))
     if recipe.attributes.mode == "raw":
         chances = recipe.attributes.color_probability, recipe.attributes.scale_probability
         added["attributes"] = data.Attributes(color_probability=chances[0], scale_probability=chances[1])
-    if d.annotation and d.reduce == "agreed":  # vertices whose label is hidden agree with nobody
+    reduce = d.reduce
+    if d.annotation and reduce == "agreed":  # vertices whose label is hidden agree with nobody
         say(
             f"data.annotation={d.annotation}: a voxel's label is the most frequent one seen, not what all agree on"
         )
-        seen = common | {"reduce": "majority"}
-    else:
-        seen = common
+        reduce = "majority"
     train_set = SceneDataset(
         d.root,
         "train",
         annotation=d.annotation,
         hold_out=d.hold_out,
         transforms=training_transforms(**asdict(recipe.augment)),
+        reduce=reduce,
         seed=recipe.seed,
-        **seen,
+        **common,
         **added,
     )
     try:

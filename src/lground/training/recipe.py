@@ -77,7 +77,7 @@ class Data:
         str, ...
     ] = ()  # classes to train without: unlabelled, and no text to draw points to or from
     voxel_size: float = 0.02  # metres
-    reduce: Literal["first", "majority", "agreed"] = "first"  # which vertex speaks for a voxel
+    reduce: Literal["first", "majority", "agreed"] = "first"  # which vertex speaks for a voxel in training
     batch_size: int = 8  # scenes per process and step
     point_limit: int | None = 1_800_000  # voxels per forward pass; a larger step is accumulated over several
     accumulate: int = 1  # steps of batch_size scenes per update of the weights
