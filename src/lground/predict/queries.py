@@ -11,7 +11,6 @@ from lground.errors import InputError
 from lground.models import Model
 from lground.predict.loading import text_width
 from lground.predict.running import run
-from lground.progress import say
 from lground.scans import Scan
 
 REACH = 0.05  # metres: the cells that a region is joined from
@@ -38,12 +37,11 @@ def query(
 
     The texts are encoded as they are, by the encoder that made the model's anchors. The model must be
     grounded in language: pretrained with anchors. A model fine-tuned from one answers through the features it
-    kept, which have moved towards its classes; the pretrained model answers free text better.
+    kept. These answer better to the names of its classes, most where fine-tuning held them at the anchors
+    (`loss.language`; measured in benchmarks/claim); what they say of other words was not measured.
     Raises InputError for a model that was never grounded, and for a scan `segment` would refuse.
     """
     vectors = _encode(model, texts)
-    if model.has_classifier:
-        say("note: this model was fine-tuned on its classes; the pretrained one answers free text better")
     voxels, _, features = run(model, scan, voxel_size, device)
     with torch.inference_mode():
         scores = model.similarity(features, vectors.to(features.device))
