@@ -52,7 +52,7 @@ def test_validation_is_exact_per_vertex(store):
         coord, segment = np.load(folder / "coord.npy"), np.load(folder / "segment200.npy")
         assert scene.name == folder.name
         assert (scene.coordinates[scene.inverse] == np.floor(coord.astype(np.float64) / 0.02)).all()
-        assert (scene.vertex_labels == segment).all() and scene.vertex_labels.dtype == np.int64
+        assert (scene.vertex_labels == segment).all() and scene.vertex_labels.dtype == np.int16
         first = [np.flatnonzero(scene.inverse == voxel)[0] for voxel in range(len(scene))]
         assert (scene.labels == segment[first]).all()
         assert (scene.colors == np.load(folder / "color.npy")[first]).all()

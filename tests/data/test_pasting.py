@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from scipy.ndimage import grey_closing
+from scipy.ndimage import grey_closing, maximum_filter
 
 from lground.data import Paste, Sample, SceneDataset, objects, voxelize_sample
 from lground.data.pasting import CARRIED, HIGHEST, LEVEL, SCALE, Ground, Pasting, closed, object_boxes
@@ -108,10 +108,27 @@ def test_objects_stand_on_what_is_there_and_meet_nothing(furnished, voxel_size):
     assert {0.0, 0.75} <= set(grounds) <= {0.0, 0.1, 0.2, 0.75}  # floor, objects, table; no ceiling or wall
 
 
-@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.sampled_from([-np.inf, 0, 1, 2])))
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.sampled_from([-np.inf, 0, 1, 1.03]))
+)
 def test_gaps_are_closed_as_scipy_closes_them(heights):
+    """But where one of 5 x 5 cells is higher than what the gap would be filled to."""
     wide = np.pad(heights, 2, constant_values=-np.inf)
-    assert np.array_equal(closed(heights), grey_closing(wide, 3)[2:-2, 2:-2])
+    filled, highest = (array[2:-2, 2:-2] for array in (grey_closing(wide, 3), maximum_filter(wide, 5)))
+    assert np.array_equal(closed(heights), np.where(highest <= filled + np.float32(LEVEL), filled, heights))
+
+
+@pytest.mark.parametrize(("beside", "carries"), [(0.2, True), (0.75, False), (1.9, False)])
+def test_a_narrow_gap_carries_only_between_things_of_one_height(beside, carries):
+    """Ten centimetres of floor between a box and another box, a table, or a wardrobe; cells of as much."""
+    step = 0.05
+    floor, box = sheet((0, 0, 0), (2, 2, 0), step), sheet((1.05, 0, 0.2), (2, 2, 0.2), step)
+    ground = Ground.of(np.concatenate([floor, box, sheet((0, 0, beside), (0.9, 2, beside), step)]), 0.1)
+    thing = sheet((0, 0, 0), (0.18, 0.18, 0.1), 0.02)
+    first = np.array([[9, 5]])  # one column of cells over the gap, one over the box
+    box = np.add.outer([0, ground.heights.shape[1]], [0, 1]).ravel()
+    corners = ground._free(first, box, np.arange(4), thing.max(axis=0), np.empty((0, 2, 3), np.float32))
+    assert len(corners) == carries and (not carries or corners[0, 2] == np.float32(0.2))
 
 
 @settings(max_examples=60, deadline=None)

@@ -64,7 +64,7 @@ class ChangeAttributes:
 
 def _objects(sample: Sample, rows: np.ndarray) -> list[np.ndarray]:
     """`rows` (n,) object by object, by class and instance."""
-    kinds = sample.labels[rows] * (sample.instances.max() + 1) + sample.instances[rows]
+    kinds = sample.labels[rows].astype(np.int64) * (sample.instances.max() + 1) + sample.instances[rows]
     order = np.argsort(kinds, kind="stable")
     return np.split(rows[order], np.flatnonzero(np.diff(kinds[order])) + 1)
 

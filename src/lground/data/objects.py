@@ -1,7 +1,6 @@
 """Rare objects to be set into other scenes: the bank of a store, as one training run may see it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from lground.scannet import Bank, open_scene
 
 CLASSES = {"tail": ("tail",), "common_tail": ("common", "tail")}
 WEIGHTS = ("inverse", "uniform")
-IN_MEMORY = 2**25  # vertices, 23 bytes each
+IN_MEMORY = 2**25  # vertices, 22 bytes each
 
 
 class RareObjects:
@@ -65,10 +64,7 @@ class RareObjects:
             self._cache = {int(row): self._load(row) for row in track(self._rows, "Loading rare objects")}
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Sample]:
-        """`count` objects, with replacement; instances are -1 where the label may not be seen.
-
-        Their labels, instances and attributes are of narrower integers than those of scenes.
-        """
+        """`count` objects, with replacement; instances are -1 where the label may not be seen."""
         kinds = rng.choice(len(self._starts), count, p=self._probabilities)
         rows = self._rows[self._starts[kinds] + rng.integers(self._sizes[kinds])].tolist()
         return [self._cache[row] if self._cache is not None else self._load(row) for row in rows]
@@ -79,13 +75,7 @@ class RareObjects:
         vertices = np.flatnonzero(np.asarray(scene.instance) == bank.instance[row])
         if len(vertices) != bank.vertices[row]:
             raise InputError(f"{bank.path}: does not fit {scene.folder}, which has changed; {_again(bank)}")
-        sample = read_sample(scene, self.label_set, self.annotation, vertices)
-        return replace(
-            sample,
-            labels=sample.labels.astype(np.int16),
-            instances=sample.instances.astype(np.int32),
-            attributes=sample.attributes.astype(np.int16),
-        )
+        return read_sample(scene, self.label_set, self.annotation, vertices)
 
     def _seen(self, rows: np.ndarray) -> np.ndarray:
         """How many labels of each object may be seen, (len(rows),) int64."""

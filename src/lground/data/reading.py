@@ -26,8 +26,8 @@ def read_sample(
     part = slice(None) if rows is None else rows
     # np.asarray: slices of np.memmap are slow, and its subclass would stay with whatever is made of it.
     points, colors = np.asarray(scene.coord)[part], np.asarray(scene.color)[part]
-    labels = np.asarray(scene.segment(label_set, rows)).astype(np.int64)
-    instances = np.asarray(scene.instance)[part].astype(np.int64)
+    labels = np.array(scene.segment(label_set, rows), dtype=np.int16)
+    instances = np.array(np.asarray(scene.instance)[part], dtype=np.int32)
     annotated = scene.annotated(annotation)
     if annotated is not None:
         hidden = ~np.asarray(annotated)[part]

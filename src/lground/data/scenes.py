@@ -18,13 +18,14 @@ class Sample:
     name: str
     points: np.ndarray  # (N, 3) float32, metres
     colors: np.ndarray  # (N, 3), 0..255
-    labels: np.ndarray  # (N,) int64, class index, -1 ignored
-    instances: np.ndarray  # (N,) int64, -1 none
+    labels: np.ndarray  # (N,) int16, class index, -1 ignored
+    instances: np.ndarray  # (N,) int32, -1 none
     matrix: np.ndarray = field(default_factory=lambda: np.eye(3))  # (3, 3) rotation times scale, applied last
-    attributes: np.ndarray = None  # (N,) int64, how a changed object looks, see `attributes.NAMES`; 0 plain
+    attributes: np.ndarray = None  # (N,) int8, how a changed object looks, see `attributes.NAMES`; 0 plain
 
     def __post_init__(self) -> None:
-        _without_attributes(self, len(self.points))
+        if self.attributes is None:  # nothing was said about it
+            object.__setattr__(self, "attributes", np.zeros(len(self.points), dtype=np.int8))
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,15 @@ class VoxelScene:
     labels: np.ndarray  # (M,) int64, -1 ignored
     instances: np.ndarray  # (M,) int64, -1 none
     inverse: np.ndarray  # (N,) int64: vertex v lies in voxel inverse[v]; -1 if that voxel was dropped
-    vertex_labels: np.ndarray  # (N,) int64, for metrics per vertex
+    vertex_labels: np.ndarray  # (N,) int16, for metrics per vertex
     attributes: np.ndarray = None  # (M,) int64, 0 plain
-    vertex_instances: np.ndarray = None  # (N,) int64, -1 none
+    vertex_instances: np.ndarray = None  # (N,) int32, -1 none
 
     def __post_init__(self) -> None:
-        _without_attributes(self, len(self.coordinates))
+        if self.attributes is None:
+            object.__setattr__(self, "attributes", np.zeros(len(self), dtype=np.int64))
         if self.vertex_instances is None:
-            object.__setattr__(self, "vertex_instances", np.full(len(self.inverse), -1, dtype=np.int64))
+            object.__setattr__(self, "vertex_instances", np.full(len(self.inverse), -1, dtype=np.int32))
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -56,12 +58,6 @@ class VoxelScene:
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update({k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in state.items()})
-
-
-def _without_attributes(scene: Sample | VoxelScene, count: int) -> None:
-    """Let everything be plain where nothing was said about it."""
-    if scene.attributes is None:
-        object.__setattr__(scene, "attributes", np.zeros(count, dtype=np.int64))
 
 
 def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScene:
@@ -87,9 +83,10 @@ def voxelize_sample(sample: Sample, voxel_size: float, reduce: str) -> VoxelScen
             for values in (sample.instances, sample.attributes)
         )
     else:
-        colors, labels, instances, attributes = (
-            np.take(values, voxels.index, axis=0)
-            for values in (sample.colors, sample.labels, sample.instances, sample.attributes)
+        colors = np.take(sample.colors, voxels.index, axis=0)
+        labels, instances, attributes = (
+            np.take(values, voxels.index).astype(np.int64)
+            for values in (sample.labels, sample.instances, sample.attributes)
         )
     if reduce == "agreed":
         labels = _agreed(sample.labels, labels, voxels.inverse)
