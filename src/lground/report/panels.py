@@ -16,7 +16,8 @@ Named = tuple[
     np.ndarray, Sequence[str]
 ]  # the thing of each point (N,), -1 for none, and what things are called
 DPI = 100
-TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's width
+TITLE, LINE, ENTRY = 34, 22, 190  # pixels: a title's and a legend line's height, an entry's least width
+MARGIN, MARK = 16, 22  # pixels: beside the legend and after an entry, and of the square before its name
 CHARACTER = 6.5  # pixels, the width of one of a name
 LEAST_SEEN = 60  # pixels of a thing that is named
 UNPAINTED = 190  # grey, of a scan without colours
@@ -57,7 +58,9 @@ def panels(
 
     columns = columns or (len(pictures) if len(pictures) <= 3 else 2)
     rows = -(-len(pictures) // columns)
-    per_line = max(1, columns * size[0] // ENTRY)
+    longest = max((len(name) for name, _ in legend or []), default=0)
+    entry = max(ENTRY, int(MARK + CHARACTER * longest + MARGIN))
+    per_line = max(1, (columns * size[0] - MARGIN) // entry)
     footer = LINE * -(-len(legend) // per_line) + 12 if legend else 0
     width, height = columns * size[0], rows * (size[1] + TITLE) + footer
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -69,9 +72,9 @@ def panels(
             _write_names(axes, drawing, *names[k])
     for k, (name, color) in enumerate(legend or []):
         line, column = divmod(k, per_line)
-        x, y = 16 + column * ENTRY, footer - LINE * (line + 0.5)
+        x, y = MARGIN + column * entry, footer - LINE * (line + 0.5)
         figure.text(x / width, y / height, "\u25a0", color=np.array(color) / 255, fontsize=15, va="center")
-        figure.text((x + 22) / width, y / height, name, fontsize=10, va="center", color="0.15")
+        figure.text((x + MARK) / width, y / height, name, fontsize=10, va="center", color="0.15")
     save(figure, FigureCanvasAgg, path)
 
 

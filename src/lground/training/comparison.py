@@ -81,14 +81,14 @@ def table(runs: list[FinishedRun]) -> str:
 
 
 def difference_table(runs: list[FinishedRun]) -> str:
-    """One line per differing recipe key, one column per run, numbered as in `table`."""
+    """One line per differing recipe key, one column per run."""
     rows = {
         key: ["-" if value is None else str(value) for value in values]
         for key, values in differences(runs).items()
     }
     if not rows:
         return "the recipes are the same"
-    heads = [f"run {number}" for number in range(1, len(runs) + 1)]
+    heads = [run.name for run in runs]
     widths = [max(len(cell) for cell in column) for column in zip(heads, *rows.values(), strict=True)]
     first = max(map(len, rows))
     return "\n".join(
