@@ -217,6 +217,17 @@ def test_wrong_recipe_ends_with_one_line_and_code_2(store, anchors, tmp_path, ca
     assert "diverged" in message or not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("lacking", ["data.annotation=scene-21", "data.label_set=scannet20"])
+def test_what_scenes_lack_is_told_before_anything_is_written(store, tmp_path, capsys, lacking):
+    root = shutil.copytree(store, tmp_path / "store")
+    for path in root.glob("*/*/segment20.npy"):
+        path.unlink()
+    assert finetune(root, tmp_path / "run", "data.cache=false", "epochs=1", lacking) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith(f"lground: {root}") and lacking.split("=")[1] in message
+    assert len(message.splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
 def test_a_fine_tuned_model_has_no_anchors_to_start_a_classifier_at(store, pretrained, tmp_path, capsys):
     assert finetune(store, tmp_path / "first", "epochs=1", f"network.weights={pretrained}") == 0
     args = ("epochs=1", f"network.weights={tmp_path / 'first'}", "network.classifier=anchors")

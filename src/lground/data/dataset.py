@@ -91,6 +91,8 @@ class SceneDataset(Dataset):
             self._cache = [
                 self._load(i, copy=True) for i in track(range(len(self)), f"Loading {split} scenes")
             ]
+        else:
+            self._load(0)  # what all scenes lack is told now, before anything is written
 
     def __len__(self) -> int:
         return len(self.folders)
