@@ -17,7 +17,7 @@ def mix(scene: VoxelScene, other: VoxelScene) -> VoxelScene:
     move = (_anchor(scene.coordinates) - _anchor(other.coordinates)).astype(np.int32)
     coordinates = np.concatenate([scene.coordinates, other.coordinates + move])
     kept, voxel = first_rows(coordinates)
-    used = max(scene.instances.max(initial=-1), scene.vertex_instances.max(initial=-1)) + 1
+    used = int(max(scene.instances.max(initial=-1), scene.vertex_instances.max(initial=-1))) + 1
     moved, moved_vertices = (
         np.where(instances >= 0, instances + used, -1)
         for instances in (other.instances, other.vertex_instances)
